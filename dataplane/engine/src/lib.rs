@@ -1,0 +1,2 @@
+//! Shards, lanes and transfers: the data plane without its front door.
+#![forbid(unsafe_code)]

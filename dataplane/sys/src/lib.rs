@@ -1,0 +1,1 @@
+//! The kernel: rings, leases, devices. The only crate with unsafe code.

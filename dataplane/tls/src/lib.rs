@@ -1,0 +1,2 @@
+//! TLS 1.3: the handshake and the record layer.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! NBD, both roles, as sans-io state machines.
+#![forbid(unsafe_code)]

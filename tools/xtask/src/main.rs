@@ -1,0 +1,3 @@
+//! Repository checks: floors and tidiness.
+#![forbid(unsafe_code)]
+fn main() {}
