@@ -1,0 +1,7 @@
+//! Mappings, and the mirrored ring whose wrap is contiguous.
+
+mod mapping;
+mod mirror;
+
+pub(crate) use mapping::Mapping;
+pub use mirror::{Cursor, MirroredRing};
