@@ -63,13 +63,13 @@ impl RustText {
     }
 }
 
-/// Whether a whole file is test code, by its place in the tree.
+/// Whether a whole file is test code, by its place in the tree or its name.
 pub(crate) fn is_test_path(path: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or(path);
     path.split('/')
         .any(|part| part == "tests" || part == "fuzz")
         || path.split('/').skip(1).any(|part| part == "benches")
-        || file == "tests.rs"
+        || matches!(file, "tests.rs" | "testing.rs")
         || file.ends_with("_tests.rs")
 }
 
