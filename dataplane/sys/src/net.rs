@@ -1,0 +1,238 @@
+//! Socket options, and what a socket is.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
+
+use nix::sys::socket::{SetSockOpt, getsockopt, setsockopt, sockopt};
+
+use crate::{SetupError, SetupErrorKind};
+
+/// What a TCP connection that carries payload should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// First probe after this much silence.
+    pub keepalive_idle: Duration,
+    /// Between probes.
+    pub keepalive_interval: Duration,
+    /// Unanswered probes before the connection counts as dead.
+    pub keepalive_count: u32,
+    /// Unacknowledged data older than this breaks the connection; zero: the kernel's default (a quarter hour).
+    pub user_timeout: Duration,
+    /// SO_SNDBUF; None leaves the kernel's tuning on.
+    pub send_buffer_bytes: Option<usize>,
+    /// SO_RCVBUF; None leaves the kernel's tuning on.
+    pub receive_buffer_bytes: Option<usize>,
+}
+
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self {
+            keepalive_idle: Duration::from_secs(15),
+            keepalive_interval: Duration::from_secs(5),
+            keepalive_count: 4,
+            user_timeout: Duration::from_secs(30),
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
+        }
+    }
+}
+
+/// Whoever is behind a Unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// Process.
+    pub pid: i32,
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What may carry NBD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    /// TCP over IPv4 or IPv6.
+    Tcp,
+    /// A Unix stream socket.
+    Unix,
+}
+
+const SOCKET: &str = "socket";
+
+/// Refuses everything but a TCP or Unix stream socket that is not listening. A descriptor handed in by
+/// somebody else can be anything; on most kinds our operations would hang or mix messages.
+pub fn require_stream(socket: &impl AsFd) -> Result<StreamKind, SetupError> {
+    let failed = |error| SetupError::from_io(SOCKET, "cannot be examined", error);
+    let get = |option| socket_option(socket, option).map_err(failed);
+    let (domain, kind, protocol) = (
+        get(libc::SO_DOMAIN)?,
+        get(libc::SO_TYPE)?,
+        get(libc::SO_PROTOCOL)?,
+    );
+    let stream = match (domain, kind, protocol) {
+        (libc::AF_UNIX, libc::SOCK_STREAM, _) => StreamKind::Unix,
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => StreamKind::Tcp,
+        _ => {
+            let problem = format!(
+                "domain {domain}, type {kind}, protocol {protocol} is neither TCP nor a Unix stream"
+            );
+            return Err(SetupError::new(SetupErrorKind::Invalid, SOCKET, problem));
+        }
+    };
+    if get(libc::SO_ACCEPTCONN)? != 0 {
+        let problem = "is listening, not connected";
+        return Err(SetupError::new(SetupErrorKind::Invalid, SOCKET, problem));
+    }
+    Ok(stream)
+}
+
+/// Sets everything in `options` and TCP_NODELAY: headers must not wait for payload.
+pub fn configure_tcp(socket: &impl AsFd, options: &TcpOptions) -> Result<(), SetupError> {
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1);
+    let user_timeout = u32::try_from(options.user_timeout.as_millis()).unwrap_or(u32::MAX);
+    set(socket, "TCP_NODELAY", sockopt::TcpNoDelay, &true)?;
+    set(socket, "SO_KEEPALIVE", sockopt::KeepAlive, &true)?;
+    set(
+        socket,
+        "TCP_KEEPIDLE",
+        sockopt::TcpKeepIdle,
+        &seconds(options.keepalive_idle),
+    )?;
+    set(
+        socket,
+        "TCP_KEEPINTVL",
+        sockopt::TcpKeepInterval,
+        &seconds(options.keepalive_interval),
+    )?;
+    set(
+        socket,
+        "TCP_KEEPCNT",
+        sockopt::TcpKeepCount,
+        &options.keepalive_count,
+    )?;
+    set(
+        socket,
+        "TCP_USER_TIMEOUT",
+        sockopt::TcpUserTimeout,
+        &user_timeout,
+    )?;
+    set_buffers(
+        socket,
+        options.send_buffer_bytes,
+        options.receive_buffer_bytes,
+    )
+}
+
+/// Fixes the kernel's buffers of any socket; None leaves the tuning on.
+pub fn set_buffers(
+    socket: &impl AsFd,
+    send_bytes: Option<usize>,
+    receive_bytes: Option<usize>,
+) -> Result<(), SetupError> {
+    if let Some(bytes) = send_bytes {
+        set(socket, "SO_SNDBUF", sockopt::SndBuf, &bytes)?;
+    }
+    if let Some(bytes) = receive_bytes {
+        set(socket, "SO_RCVBUF", sockopt::RcvBuf, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Who is at the other end of a Unix socket.
+pub fn peer_credentials(socket: &impl AsFd) -> Result<PeerCredentials, SetupError> {
+    let credentials = getsockopt(socket, sockopt::PeerCredentials)
+        .map_err(|errno| SetupError::from_io(SOCKET, "does not tell its peer", errno))?;
+    Ok(PeerCredentials {
+        pid: credentials.pid(),
+        uid: credentials.uid(),
+        gid: credentials.gid(),
+    })
+}
+
+fn set<O: SetSockOpt>(
+    socket: &impl AsFd,
+    name: &str,
+    option: O,
+    value: &O::Val,
+) -> Result<(), SetupError> {
+    setsockopt(socket, option, value)
+        .map_err(|errno| SetupError::from_io(SOCKET, format!("{name} cannot be set"), errno))
+}
+
+fn socket_option(socket: &impl AsFd, option: i32) -> io::Result<i32> {
+    let mut value = 0i32;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the descriptor is open (`socket` is borrowed); the kernel writes at most `len` bytes to
+    // `value` and the length to `len`, both on our stack.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+    use std::{
+        net::{TcpListener, TcpStream, UdpSocket},
+        os::unix::net::{UnixDatagram, UnixStream},
+    };
+
+    #[test]
+    fn only_connected_streams_are_taken() {
+        let (one, _two) = UnixStream::pair().unwrap();
+        assert_eq!(require_stream(&one).unwrap(), StreamKind::Unix);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(
+            require_stream(&listener).unwrap_err().kind(),
+            SetupErrorKind::Invalid
+        );
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(require_stream(&stream).unwrap(), StreamKind::Tcp);
+        let (datagram, _) = UnixDatagram::pair().unwrap();
+        assert!(require_stream(&datagram).is_err());
+        assert!(require_stream(&UdpSocket::bind("127.0.0.1:0").unwrap()).is_err());
+        assert!(require_stream(&std::fs::File::open("/dev/null").unwrap()).is_err());
+    }
+
+    #[test]
+    fn all_tcp_options_are_set() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let options = TcpOptions {
+            send_buffer_bytes: Some(1 << 16),
+            ..TcpOptions::default()
+        };
+        configure_tcp(&stream, &options).unwrap();
+        assert!(getsockopt(&stream, sockopt::TcpNoDelay).unwrap());
+        assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap());
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle).unwrap(), 15);
+        assert_eq!(
+            getsockopt(&stream, sockopt::TcpUserTimeout).unwrap(),
+            30_000
+        );
+        assert!(getsockopt(&stream, sockopt::SndBuf).unwrap() >= 1 << 16);
+    }
+
+    #[test]
+    fn a_unix_peer_is_known() {
+        let (one, _two) = UnixStream::pair().unwrap();
+        let peer = peer_credentials(&one).unwrap();
+        assert_eq!(u32::try_from(peer.pid).unwrap(), std::process::id());
+        assert_eq!(peer.uid, nix::unistd::getuid().as_raw());
+    }
+}
