@@ -1,0 +1,454 @@
+//! How a command ends: one exit code, one line for people, one object for programs.
+//!
+//! Every binary of the project uses the same codes, so that a script or a service manager can tell "try
+//! again" (6, 8) from "somebody must act" (2, 3, 4, 5, 9) without reading text.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use engine::{Blame, EngineError, ErrorKind};
+use serde::Serialize;
+use sys::SetupError;
+use sys::fault::SetupErrorKind;
+
+/// Causes shown below the first line; a longer chain is a loop or no help.
+const CAUSES_MAX: usize = 16;
+
+/// The exit codes, by meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Exit {
+    /// Done and durable, and verified when that was asked for.
+    Done,
+    /// Our own fault.
+    Bug,
+    /// Wrong arguments or configuration.
+    Usage,
+    /// TLS or authorisation.
+    Tls,
+    /// The source cannot be opened or read.
+    Source,
+    /// The target cannot be opened, written or flushed.
+    Target,
+    /// The connection was lost; the transfer can be taken up again.
+    ConnectionLost,
+    /// Source and target differ.
+    Differs,
+    /// Interrupted by a signal or a request; the transfer can be taken up again.
+    Interrupted,
+    /// Refused because data or secrecy would be at risk.
+    Refused,
+    /// A limit that a benchmark asserts was not met.
+    #[expect(
+        dead_code,
+        reason = "the benchmark harness ends with it; the table is one"
+    )]
+    AssertionFailed,
+}
+
+impl Exit {
+    /// The number the shell sees.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Bug => 1,
+            Self::Usage => 2,
+            Self::Tls => 3,
+            Self::Source => 4,
+            Self::Target => 5,
+            Self::ConnectionLost => 6,
+            Self::Differs => 7,
+            Self::Interrupted => 8,
+            Self::Refused => 9,
+            Self::AssertionFailed => 10,
+        }
+    }
+
+    /// Stable name in JSON.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Bug => "bug",
+            Self::Usage => "usage",
+            Self::Tls => "tls",
+            Self::Source => "source",
+            Self::Target => "target",
+            Self::ConnectionLost => "connection_lost",
+            Self::Differs => "differs",
+            Self::Interrupted => "interrupted",
+            Self::Refused => "refused",
+            Self::AssertionFailed => "assertion_failed",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Which end of a copy a fault belongs to; decides between exit codes 4 and 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// What is read.
+    Source,
+    /// What is written.
+    Target,
+    /// Neither: the machine, the runtime, a configuration file.
+    Local,
+}
+
+/// Why a command did not succeed. Printed once, where it ends.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    blame: Blame,
+    what: String,
+    on: String,
+    remedy: String,
+    causes: Vec<String>,
+}
+
+impl Failure {
+    /// `what` failed, on what thing, and what to do about it.
+    pub(crate) fn new(
+        exit: Exit,
+        blame: Blame,
+        what: impl Into<String>,
+        on: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            exit,
+            blame,
+            what: what.into(),
+            on: on.into(),
+            remedy: remedy.into(),
+            causes: Vec::new(),
+        }
+    }
+
+    /// Wrong arguments or configuration: exit 2, the operator's turn.
+    pub(crate) fn usage(
+        what: impl Into<String>,
+        on: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(Exit::Usage, Blame::Operator, what, on, remedy)
+    }
+
+    /// Refused for safety: exit 9, the operator's turn.
+    pub(crate) fn refused(
+        what: impl Into<String>,
+        on: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(Exit::Refused, Blame::Operator, what, on, remedy)
+    }
+
+    /// Something that cannot happen did: exit 1.
+    pub(crate) fn bug(what: impl Into<String>, on: impl Into<String>) -> Self {
+        Self::new(
+            Exit::Bug,
+            Blame::Bug,
+            what,
+            on,
+            "please report this, with the line above",
+        )
+    }
+
+    /// Adds a cause and everything below it.
+    #[must_use]
+    pub(crate) fn caused_by(mut self, cause: &dyn Error) -> Self {
+        let mut next = Some(cause);
+        while let Some(error) = next {
+            if self.causes.len() == CAUSES_MAX {
+                break;
+            }
+            self.causes.push(one_line(&error.to_string()));
+            next = error.source();
+        }
+        self
+    }
+
+    /// A device, a ring or a limit that could not be set up, on one side of a copy or on neither.
+    pub(crate) fn setup(side: Side, error: &SetupError) -> Self {
+        let exit = match (error.kind(), side) {
+            (SetupErrorKind::Busy | SetupErrorKind::Refused, _) => Exit::Refused,
+            (_, Side::Source) => Exit::Source,
+            (_, Side::Target) => Exit::Target,
+            (_, Side::Local) => Exit::Usage,
+        };
+        let blame = match error.blame() {
+            sys::fault::Blame::Peer => Blame::Peer,
+            sys::fault::Blame::Operator => Blame::Operator,
+            sys::fault::Blame::Environment => Blame::Environment,
+            sys::fault::Blame::Bug => Blame::Bug,
+        };
+        let failure = Self::new(
+            exit,
+            blame,
+            problem_of(error),
+            error.subject(),
+            error.remedy(),
+        );
+        match error.source() {
+            Some(cause) => failure.caused_by(cause),
+            None => failure,
+        }
+    }
+
+    /// A failure of the TLS crate: wrong files are configuration, everything else is exit 3.
+    pub(crate) fn tls(on: impl Into<String>, error: &tls::TlsError) -> Self {
+        let blame = match error.blame() {
+            tls::error::Blame::Peer => Blame::Peer,
+            tls::error::Blame::Operator => Blame::Operator,
+            tls::error::Blame::Environment => Blame::Environment,
+            tls::error::Blame::Bug => Blame::Bug,
+        };
+        let exit = if blame == Blame::Bug {
+            Exit::Bug
+        } else {
+            Exit::Tls
+        };
+        let failure = Self::new(exit, blame, error.to_string(), on, "");
+        match error.source() {
+            Some(cause) => failure.caused_by(cause),
+            None => failure,
+        }
+    }
+
+    /// A failure of the engine. `side` says whose protocol a peer broke when the error does not.
+    pub(crate) fn engine(side: Side, error: &EngineError) -> Self {
+        let exit = match error.kind {
+            ErrorKind::Config => Exit::Usage,
+            ErrorKind::Tls | ErrorKind::Authorisation => Exit::Tls,
+            ErrorKind::SourceConnect | ErrorKind::SourceIo => Exit::Source,
+            ErrorKind::TargetConnect | ErrorKind::TargetIo | ErrorKind::OutOfSpace => Exit::Target,
+            ErrorKind::ConnectionLost => Exit::ConnectionLost,
+            ErrorKind::Verify => Exit::Differs,
+            ErrorKind::Cancelled => Exit::Interrupted,
+            ErrorKind::Refused => Exit::Refused,
+            ErrorKind::Protocol => match side {
+                Side::Source => Exit::Source,
+                Side::Target => Exit::Target,
+                Side::Local => Exit::ConnectionLost,
+            },
+            ErrorKind::Bug => Exit::Bug,
+        };
+        let failure = Self::new(
+            exit,
+            error.blame,
+            error.what.as_str(),
+            error.on.as_str(),
+            error.remedy.as_str(),
+        );
+        match error.source() {
+            Some(cause) => failure.caused_by(cause),
+            None => failure,
+        }
+    }
+
+    /// Puts `place` (a file, a URI) in front of what the error names itself (a line, a field).
+    #[must_use]
+    pub(crate) fn inside(mut self, place: &str) -> Self {
+        self.on = if self.on.is_empty() {
+            place.to_owned()
+        } else {
+            format!("{place}, {}", self.on)
+        };
+        self
+    }
+
+    /// What the process ends with.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// The failure as one object for `--output json`.
+    pub(crate) fn to_object(&self) -> FailureObject<'_> {
+        FailureObject {
+            kind: self.exit.name(),
+            exit_code: self.exit.code(),
+            what: &self.what,
+            on: &self.on,
+            blame: blame_name(self.blame),
+            remedy: &self.remedy,
+            causes: &self.causes,
+        }
+    }
+}
+
+/// `what: on (fault: who); remedy`, then one line for each cause.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&one_line(&self.what))?;
+        if !self.on.is_empty() {
+            write!(f, ": {}", one_line(&self.on))?;
+        }
+        write!(f, " (fault: {})", blame_name(self.blame))?;
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", one_line(&self.remedy))?;
+        }
+        for cause in &self.causes {
+            write!(f, "\n  caused by: {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Failure {}
+
+/// The shape of a failure in JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailureObject<'a> {
+    kind: &'static str,
+    exit_code: u8,
+    what: &'a str,
+    on: &'a str,
+    blame: &'static str,
+    remedy: &'a str,
+    causes: &'a [String],
+}
+
+/// The word for who has to act.
+pub(crate) const fn blame_name(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Peer => "peer",
+        Blame::Operator => "operator",
+        Blame::Environment => "environment",
+        Blame::Bug => "bug",
+    }
+}
+
+/// The text of a setup error without its subject and remedy, which are shown apart.
+fn problem_of(error: &SetupError) -> String {
+    let text = error.to_string();
+    let text = text
+        .strip_prefix(error.subject())
+        .map_or(text.as_str(), |rest| {
+            rest.strip_prefix(": ").unwrap_or(rest)
+        });
+    let text = match error.remedy() {
+        "" => text,
+        remedy => text
+            .strip_suffix(remedy)
+            .and_then(|t| t.strip_suffix("; "))
+            .unwrap_or(text),
+    };
+    text.to_owned()
+}
+
+/// Names from disks, peers and shells may hold anything; a message stays one line of visible text.
+fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine_error(kind: ErrorKind) -> EngineError {
+        EngineError {
+            kind,
+            blame: Blame::Peer,
+            what: "request failed".into(),
+            on: "mk://h/e".into(),
+            remedy: "look at its log".into(),
+            source: None,
+        }
+    }
+
+    #[test]
+    fn every_kind_has_its_exit_code() {
+        let codes = [
+            (ErrorKind::Bug, 1),
+            (ErrorKind::Config, 2),
+            (ErrorKind::Tls, 3),
+            (ErrorKind::Authorisation, 3),
+            (ErrorKind::SourceConnect, 4),
+            (ErrorKind::SourceIo, 4),
+            (ErrorKind::TargetConnect, 5),
+            (ErrorKind::TargetIo, 5),
+            (ErrorKind::OutOfSpace, 5),
+            (ErrorKind::ConnectionLost, 6),
+            (ErrorKind::Verify, 7),
+            (ErrorKind::Cancelled, 8),
+            (ErrorKind::Refused, 9),
+        ];
+        for (kind, code) in codes {
+            let failure = Failure::engine(Side::Target, &engine_error(kind));
+            assert_eq!(failure.exit().code(), code, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_broken_protocol_belongs_to_the_side_that_broke_it() {
+        for (side, code) in [(Side::Source, 4), (Side::Target, 5), (Side::Local, 6)] {
+            let failure = Failure::engine(side, &engine_error(ErrorKind::Protocol));
+            assert_eq!(failure.exit().code(), code);
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_line_with_thing_fault_and_remedy() {
+        let failure = Failure::engine(Side::Source, &engine_error(ErrorKind::SourceIo));
+        assert_eq!(
+            failure.to_string(),
+            "request failed: mk://h/e (fault: peer); look at its log"
+        );
+    }
+
+    #[test]
+    fn causes_follow_below_each_on_its_line() {
+        let mut error = engine_error(ErrorKind::SourceIo);
+        error.source = Some(Box::new(engine_error(ErrorKind::Bug)));
+        let text = Failure::engine(Side::Source, &error).to_string();
+        assert_eq!(
+            text.lines().nth(1),
+            Some("  caused by: request failed: mk://h/e")
+        );
+    }
+
+    #[test]
+    fn line_breaks_of_foreign_names_do_not_reach_the_terminal() {
+        let failure = Failure::usage("cannot be opened", "a\nb\u{1b}[31m", "");
+        assert_eq!(
+            failure.to_string(),
+            r"cannot be opened: a\nb\u{1b}[31m (fault: operator)"
+        );
+    }
+
+    #[test]
+    fn a_setup_error_is_told_in_parts_and_not_twice() {
+        let error = SetupError::new(SetupErrorKind::Busy, "/dev/x", "is mounted")
+            .with_remedy("unmount it first");
+        let failure = Failure::setup(Side::Target, &error);
+        assert_eq!(failure.exit(), Exit::Refused);
+        assert_eq!(
+            failure.to_string(),
+            "is mounted: /dev/x (fault: operator); unmount it first"
+        );
+    }
+
+    #[test]
+    fn a_missing_device_is_the_fault_of_its_side() {
+        let error = SetupError::new(SetupErrorKind::NotFound, "/dev/x", "does not exist");
+        for (side, exit) in [
+            (Side::Source, Exit::Source),
+            (Side::Target, Exit::Target),
+            (Side::Local, Exit::Usage),
+        ] {
+            assert_eq!(Failure::setup(side, &error).exit(), exit);
+        }
+    }
+}
