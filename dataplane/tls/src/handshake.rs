@@ -19,6 +19,7 @@ use rustls_pki_types::ServerName;
 
 use crate::error::TlsError;
 use crate::handoff::{Handshake, Progress};
+use crate::hello::plaintext_alert;
 pub use crate::hello::{ClientHello, HelloReader};
 use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HELD_BYTES_MAX, RECORD_HEADER_LEN};
 use crate::pki;
@@ -138,8 +139,20 @@ impl Driver {
     }
 
     fn handle_input(&mut self, bytes: &[u8]) -> Result<HandshakeStep, TlsError> {
-        let mut handshake = self.handshake.take().ok_or(TlsError::UsedAfterEnd)?;
+        let handshake = self.handshake.take().ok_or(TlsError::UsedAfterEnd)?;
         self.incoming.extend_from_slice(bytes);
+        let outcome = self.drive(handshake);
+        if let Err(error) = &outcome {
+            // rustls has no alert for some errors. Before it took anything there are no keys, so
+            // ours can go in the clear.
+            if self.outgoing.is_empty() && self.consumed_bytes == 0 {
+                self.outgoing = plaintext_alert(error);
+            }
+        }
+        outcome
+    }
+
+    fn drive(&mut self, mut handshake: Handshake) -> Result<HandshakeStep, TlsError> {
         loop {
             match self.advance(&mut handshake)? {
                 Progress::Again => {}

@@ -4,7 +4,6 @@ use std::mem;
 
 use rustls::server::{Accepted, Acceptor};
 
-use crate::alert::Alert;
 use crate::error::TlsError;
 use crate::handshake::record_len;
 use crate::limits::CLIENT_HELLO_BYTES_MAX;
@@ -26,7 +25,7 @@ pub struct ClientHello {
 impl ClientHello {
     /// Picks one of `served` (our order decides) by the rule of the front door: no offer means
     /// `nbd`, and offers that are all unknown end with no_application_protocol (RFC 7301 section
-    /// 3.2); [`TlsError::alert`] gives that alert, and [`Alert::plaintext_record`] its bytes.
+    /// 3.2); [`TlsError::alert`] gives that alert, and [`Alert::plaintext_record`](crate::Alert::plaintext_record) its bytes.
     pub fn choose_alpn<'a>(&self, served: &[&'a [u8]]) -> Result<&'a [u8], TlsError> {
         let offers = |protocol: &&&[u8]| match self.alpn.as_slice() {
             [] => **protocol == ALPN_NBD,
@@ -107,9 +106,12 @@ impl HelloReader {
                 Ok(accepted) => return Ok(accepted),
                 Err((error, mut alert)) => {
                     self.is_over = true;
-                    // Writing to a Vec cannot fail; without the alert the error is still the same.
-                    let _ = alert.write_all(&mut self.alert);
-                    return Err(TlsError::from_handshake(error));
+                    let error = TlsError::from_handshake(error);
+                    // rustls has no alert for some errors, and writing to a Vec cannot fail.
+                    if alert.write_all(&mut self.alert).is_err() || self.alert.is_empty() {
+                        self.alert = plaintext_alert(&error);
+                    }
+                    return Err(error);
                 }
             }
         }
@@ -133,10 +135,18 @@ impl HelloReader {
 
     fn refuse_length(&mut self) -> TlsError {
         self.is_over = true;
-        self.alert
-            .extend_from_slice(&Alert::DECODE_ERROR.plaintext_record());
-        TlsError::HandshakeTooLong {
+        let error = TlsError::HandshakeTooLong {
             limit_bytes: CLIENT_HELLO_BYTES_MAX,
-        }
+        };
+        self.alert = plaintext_alert(&error);
+        error
     }
+}
+
+/// The alert of `error` for a peer with whom no keys exist yet.
+pub(crate) fn plaintext_alert(error: &TlsError) -> Vec<u8> {
+    error
+        .alert()
+        .map(|alert| alert.plaintext_record().to_vec())
+        .unwrap_or_default()
 }

@@ -28,6 +28,7 @@ mod handoff;
 pub mod handshake;
 mod hello;
 pub mod limits;
+mod pace;
 pub mod pki;
 mod post_handshake;
 mod record;

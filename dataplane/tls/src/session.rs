@@ -12,7 +12,7 @@
 //! `open`, `seal` and `poll_control` allocate only to change keys and to join a handshake message
 //! that was cut over records.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::alert::Alert;
 use crate::error::TlsError;
@@ -22,6 +22,7 @@ use crate::limits::{
     KEY_UPDATES_PER_SECOND_GNUTLS, RECORDS_PER_KEY_DEFAULT,
 };
 pub use crate::limits::{RECORD_OVERHEAD, RECORD_PLAINTEXT_MAX, RECORD_WIRE_MAX};
+use crate::pace::UpdatePace;
 use crate::post_handshake::{KeyUpdate, Messages, Patience, key_update_message};
 pub use crate::record::RecordFrame;
 use crate::record::{self, CONTENT_ALERT, CONTENT_DATA, CONTENT_HANDSHAKE, DirectionKeys, Suite};
@@ -412,35 +413,6 @@ impl Session {
     /// True after close_notify came.
     pub fn is_closed_by_peer(&self) -> bool {
         self.receiving == Receiving::Closed
-    }
-}
-
-/// Spaces our own KeyUpdates evenly, so that no second holds more than the limit, wherever the
-/// peer's window starts.
-struct UpdatePace {
-    interval: Duration,
-    next_at: Option<Instant>,
-}
-
-impl UpdatePace {
-    fn new(per_second: u32) -> Self {
-        let interval_ns = match per_second {
-            u32::MAX => 0,
-            limit => 1_000_000_000_u64.div_ceil(u64::from(limit.max(1))),
-        };
-        Self {
-            interval: Duration::from_nanos(interval_ns),
-            next_at: None,
-        }
-    }
-
-    #[inline]
-    fn allows(&self, now: Instant) -> bool {
-        self.next_at.is_none_or(|next_at| now >= next_at)
-    }
-
-    fn handle_sent(&mut self, now: Instant) {
-        self.next_at = Some(now + self.interval);
     }
 }
 
