@@ -8,8 +8,8 @@
 //! ```
 //! rustls does everything up to the last Finished; then it hands over secrets and sequence numbers,
 //! and [`Session`] seals and opens records between buffers of the caller, without a copy. Nothing
-//! here touches sockets, files or clocks: bytes and times are arguments (the exceptions: rustls
-//! checks certificates against the clock, and [`pki::Validity::from_now`] reads it).
+//! here touches sockets, files or clocks: bytes and times are arguments (except that rustls checks
+//! certificates against the clock).
 //!
 //! Invariants:
 //! - a sequence number is used once per key, and a key is gone after its KeyUpdate;

@@ -20,7 +20,7 @@ use crate::limits::{AUTHORITY_DAYS_VALID_MIN, DAYS_VALID_MAX};
 /// The clocks of two sites may differ by this much.
 const CLOCK_SKEW: Duration = Duration::from_secs(3_600);
 const SECONDS_PER_DAY: u64 = 86_400;
-/// Certificates without an end reach no further than this.
+/// Common name of a new site's first client.
 const CLIENT_NAME: &str = "migratekit-client";
 
 /// A certificate and its key as PEM text.
@@ -42,14 +42,6 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Starts now: the one place of this crate that reads the clock.
-    pub fn from_now(days: u32) -> Self {
-        Self {
-            now: SystemTime::now(),
-            days,
-        }
-    }
-
     fn apply(self, params: &mut CertificateParams) -> Result<(), TlsError> {
         let out_of_range = TlsError::BadValidity { days: self.days };
         let Ok(now) = self.now.duration_since(UNIX_EPOCH) else {
@@ -69,22 +61,21 @@ impl Validity {
 /// The files of a folder as (name, PEM, secret); the caller writes them (0600 when secret).
 ///
 /// One authority, one server certificate for `hosts` (DNS names and IP addresses) and one client
-/// certificate, valid from now on for `days_valid` days; the authority at least ten years.
+/// certificate, valid from an hour before `now` until `days_valid` days after it; the authority at
+/// least ten years.
 pub fn new_site(
     hosts: &[String],
     days_valid: u32,
+    now: SystemTime,
 ) -> Result<Vec<(&'static str, String, bool)>, TlsError> {
-    new_site_at(hosts, Validity::from_now(days_valid))
-}
-
-/// [`new_site`] at a given time.
-pub fn new_site_at(
-    hosts: &[String],
-    validity: Validity,
-) -> Result<Vec<(&'static str, String, bool)>, TlsError> {
+    let validity = Validity {
+        now,
+        days: days_valid,
+    };
     let authority = new_authority(validity)?;
-    let server = issue_server_at(&authority, hosts, validity)?;
-    let client = issue_client_at(&authority, CLIENT_NAME, validity)?;
+    let server = issue_server(&authority, hosts, validity)?;
+    let purpose = ExtendedKeyUsagePurpose::ClientAuth;
+    let client = issue_leaf(&authority, CLIENT_NAME, &[], purpose, validity)?;
     Ok(vec![
         ("ca-cert.pem", authority.cert_pem, false),
         ("ca-key.pem", authority.key_pem, true),
@@ -95,32 +86,30 @@ pub fn new_site_at(
     ])
 }
 
-/// One more client certificate of an existing authority, valid from now on.
+/// One more client certificate of an existing authority, for `days` days after `now`.
 pub fn issue_client(
     ca_cert_pem: &str,
     ca_key_pem: &str,
     common_name: &str,
     days: u32,
+    now: SystemTime,
 ) -> Result<Issued, TlsError> {
     let authority = Issued {
         cert_pem: ca_cert_pem.to_owned(),
         key_pem: ca_key_pem.to_owned(),
     };
-    issue_client_at(&authority, common_name, Validity::from_now(days))
-}
-
-/// [`issue_client`] at a given time.
-pub fn issue_client_at(
-    authority: &Issued,
-    common_name: &str,
-    validity: Validity,
-) -> Result<Issued, TlsError> {
     let purpose = ExtendedKeyUsagePurpose::ClientAuth;
-    issue_leaf(authority, common_name, &[], purpose, validity)
+    issue_leaf(
+        &authority,
+        common_name,
+        &[],
+        purpose,
+        Validity { now, days },
+    )
 }
 
 /// One more server certificate of an existing authority for `hosts`, DNS names and IP addresses.
-pub fn issue_server_at(
+pub fn issue_server(
     authority: &Issued,
     hosts: &[String],
     validity: Validity,

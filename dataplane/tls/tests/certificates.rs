@@ -7,6 +7,8 @@
 
 mod common;
 
+use std::time::SystemTime;
+
 use common::{Site, handshake, nbd_policy};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -96,7 +98,8 @@ fn more_clients_of_the_same_authority_are_accepted_and_told_apart() {
     let (ca_cert, ca_key) = (text("ca-cert.pem"), text("ca-key.pem"));
     let mut seen = Vec::new();
     for name in ["vma-1", "vma-2"] {
-        let issued = tls::pki::issue_client(&ca_cert, &ca_key, name, 10).unwrap();
+        let issued =
+            tls::pki::issue_client(&ca_cert, &ca_key, name, 10, SystemTime::now()).unwrap();
         let credentials = Credentials {
             ca_pem: site.pem("ca-cert.pem"),
             cert_pem: Some(issued.cert_pem.clone().into_bytes()),
@@ -136,7 +139,7 @@ fn a_fingerprint_is_the_same_from_pem_and_der() {
 fn names_and_validities_that_make_no_sense_are_refused() {
     let site = |hosts: &[&str], days| {
         let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        tls::pki::new_site(&hosts, days).map(|_| ())
+        tls::pki::new_site(&hosts, days, SystemTime::now()).map(|_| ())
     };
     assert!(matches!(
         site(&["two words"], 10),
@@ -149,7 +152,7 @@ fn names_and_validities_that_make_no_sense_are_refused() {
         assert_eq!(error.blame(), Blame::Operator);
     }
     assert!(matches!(
-        tls::pki::issue_client("no pem", "no pem", "x", 10),
+        tls::pki::issue_client("no pem", "no pem", "x", 10, SystemTime::now()),
         Err(TlsError::Issue { .. })
     ));
 }

@@ -26,7 +26,7 @@ pub struct Site(pub Vec<(&'static str, String, bool)>);
 impl Site {
     pub fn new() -> Self {
         let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        Self(tls::pki::new_site(&hosts, 30).expect("a site can be made"))
+        Self(tls::pki::new_site(&hosts, 30, SystemTime::now()).expect("a site can be made"))
     }
 
     /// A site whose leaf certificates ended half a year ago.
@@ -42,10 +42,16 @@ impl Site {
 
     fn at(now: SystemTime) -> Self {
         let hosts = ["localhost".to_owned()];
-        let authority = tls::pki::new_authority(Validity::from_now(30)).expect("authority");
+        let authority = tls::pki::new_authority(Validity {
+            now: SystemTime::now(),
+            days: 30,
+        })
+        .expect("authority");
         let validity = Validity { now, days: 10 };
-        let server = tls::pki::issue_server_at(&authority, &hosts, validity).expect("server");
-        let client = tls::pki::issue_client_at(&authority, "late", validity).expect("client");
+        let server = tls::pki::issue_server(&authority, &hosts, validity).expect("server");
+        let client =
+            tls::pki::issue_client(&authority.cert_pem, &authority.key_pem, "late", 10, now)
+                .expect("client");
         Self(vec![
             ("ca-cert.pem", authority.cert_pem, false),
             ("server-cert.pem", server.cert_pem, false),
