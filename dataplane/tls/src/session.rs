@@ -405,6 +405,12 @@ impl Session {
         &mut self.tx
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn rekey_for_tests(&mut self) -> Result<(), TlsError> {
+        self.tx = self.schedule.next_tx(self.suite)?;
+        Ok(())
+    }
+
     /// IANA name of the cipher suite.
     pub fn suite_name(&self) -> &'static str {
         self.suite.name()
@@ -420,5 +426,7 @@ const _: () = assert!(5 + RECORD_OVERHEAD <= CONTROL_RECORD_MAX);
 // A KeyUpdate answer and one alert are all that is ever sealed beyond the data.
 const _: () = assert!(CONTROL_RECORDS_RESERVED >= 2);
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

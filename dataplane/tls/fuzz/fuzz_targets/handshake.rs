@@ -1,0 +1,8 @@
+//! Handshakes of both roles; `tls::testing::fuzz_handshake` says what must hold.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    tls::testing::fuzz_handshake(input);
+});
