@@ -34,6 +34,6 @@ pub use proto::{
     NbdError, OptionCode, ReplyCode, TransmissionFlags,
 };
 pub use server::{
-    ExportRefusal, Incoming, Query, Request, ServerConn, ServerHandshake, ServerHandshakeConfig,
-    ServerHandshakeEvent, ServerParams, ServerWant, TlsPolicy,
+    EncodedStatus, ExportRefusal, Incoming, Query, Request, ServerConn, ServerHandshake,
+    ServerHandshakeConfig, ServerHandshakeEvent, ServerParams, ServerWant, TlsPolicy,
 };

@@ -1,6 +1,6 @@
 //! Replies out: simple, structured and extended.
 
-use super::{Request, ServerConn};
+use super::{EncodedStatus, Request, ServerConn};
 use crate::limits::EXTENTS_MAX;
 use crate::proto::{
     CHUNK_DONE, ChunkHeader, ChunkKind, Command, CommandFlags, Extent, HeaderBuf, Mode, NbdError,
@@ -127,26 +127,22 @@ impl ServerConn {
         out.put(&len.to_be_bytes());
     }
 
-    /// A whole block status reply, header and extents, written to the start of `out`. Returns how
-    /// many bytes were written and how many of `extents` they cover.
+    /// A whole block status reply, header and extents, written to the start of `out`.
     ///
     /// `extents` start at the request's offset. The rules of the protocol are applied here: one
     /// extent for REQ_ONE, at most 2^20, nothing after the request is covered, nothing past the end
-    /// of the export, 32-bit lengths unless headers are extended, no empty extents. `(0, 0)` when not
+    /// of the export, 32-bit lengths unless headers are extended, no empty extents. `None` when not
     /// even one extent can be said, or base:allocation was not negotiated: answer an error instead.
     pub fn encode_block_status(
         &self,
         request: &Request,
         extents: &[Extent],
         out: &mut [u8],
-    ) -> (usize, usize) {
-        let Some(context) = self
+    ) -> Option<EncodedStatus> {
+        let context = self
             .rules
             .base_allocation
-            .filter(|_| self.mode() != Mode::Simple)
-        else {
-            return (0, 0);
-        };
+            .filter(|_| self.mode() != Mode::Simple)?;
         let layout = StatusLayout::new(self.mode());
         let start = layout.header_bytes + layout.fixed_bytes;
         let mut cursor = start;
@@ -181,7 +177,7 @@ impl ServerConn {
             used += 1;
         }
         if count == 0 {
-            return (0, 0);
+            return None;
         }
         let kind = layout.kind;
         let body = (cursor - layout.header_bytes) as u64;
@@ -193,7 +189,10 @@ impl ServerConn {
             header.put(&count.to_be_bytes());
         }
         out[..start].copy_from_slice(header.as_bytes());
-        (cursor, used)
+        Some(EncodedStatus {
+            len_bytes: cursor,
+            extents: used,
+        })
     }
 
     /// How much of an extent may be said when `covered` bytes of the request are behind us.

@@ -147,6 +147,15 @@ pub enum Incoming {
     Disconnect,
 }
 
+/// What [`ServerConn::encode_block_status`] wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodedStatus {
+    /// Length of the reply, bytes.
+    pub len_bytes: usize,
+    /// How many of the extents given went in.
+    pub extents: usize,
+}
+
 /// What a [`ServerConn`] wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerWant {
