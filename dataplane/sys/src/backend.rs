@@ -2,7 +2,7 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Instant};
 
-use crate::{DeviceFile, IoFault, Lease, OpKind, RingError, SetupError, Waker};
+use crate::{DeviceFile, IoFault, Lease, OpKind, RingError, SetupError, Waker, slab::Key};
 pub use parts::{PARTS_MAX, Part, Parts};
 
 mod parts;
@@ -43,10 +43,58 @@ pub struct SlotId {
 pub enum RxMode {
     /// The backend receives by itself into a mirrored ring of this many bytes (power of two, >= 64 KiB); the bytes not yet
     /// consumed are always contiguous in `rx_bytes`. Events come as `Completion::Rx`. For TLS.
-    Stream { ring_bytes: usize },
+    Stream {
+        /// Size of the ring.
+        ring_bytes: usize,
+    },
     /// Only `Op::Recv`, into leases. For plain NBD, where the machine says exactly how much is wanted.
     Exact,
 }
+impl From<SocketId> for Key {
+    fn from(id: SocketId) -> Self {
+        Self {
+            index: id.index,
+            generation: id.generation,
+        }
+    }
+}
+
+impl From<Key> for SocketId {
+    fn from(key: Key) -> Self {
+        Self {
+            index: key.index,
+            generation: key.generation,
+        }
+    }
+}
+
+impl From<FileId> for Key {
+    fn from(id: FileId) -> Self {
+        Self {
+            index: id.index,
+            generation: id.generation,
+        }
+    }
+}
+
+impl From<Key> for FileId {
+    fn from(key: Key) -> Self {
+        Self {
+            index: key.index,
+            generation: key.generation,
+        }
+    }
+}
+
+impl From<Key> for SlotId {
+    fn from(key: Key) -> Self {
+        Self {
+            index: key.index,
+            generation: key.generation,
+        }
+    }
+}
+
 /// Direct I/O, or through the page cache (tails and unaligned writes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
@@ -63,6 +111,17 @@ pub enum ZeroMode {
     PunchHole,
     /// fallocate ZERO_RANGE|KEEP_SIZE: keeps it allocated; may write in the kernel.
     ZeroRange,
+}
+
+impl ZeroMode {
+    /// Both keep the size: a target must not grow by zeroing beyond its end.
+    pub(crate) fn fallocate_mode(self) -> i32 {
+        libc::FALLOC_FL_KEEP_SIZE
+            | match self {
+                Self::PunchHole => libc::FALLOC_FL_PUNCH_HOLE,
+                Self::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
+            }
+    }
 }
 
 /// An operation; owns the memory it uses until its completion gives it back.
@@ -178,6 +237,10 @@ pub enum RefusedWhy {
 
 /// Something is over, or something arrived.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation per operation"
+)]
 pub enum Completion {
     /// The op is over and its memory is the shard's again.
     Op {
@@ -226,6 +289,10 @@ pub trait Backend {
     /// of room). A reader may wait until half the ring stands unread, not for more.
     fn rx_consume(&mut self, socket: SocketId, len: usize);
     /// Starts an operation; it reaches the kernel with the next `submit_and_wait`.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the operation comes back, and not in a box"
+    )]
     fn push(&mut self, op: Op, token: Token) -> Result<SlotId, Refused>;
     /// Submits what was pushed and waits until a completion, a wake-up or `until` (None: for ever).
     /// May return early with nothing to reap.

@@ -101,6 +101,11 @@ impl DeviceFile {
         open::open(path, intent, options)
     }
 
+    /// A file in memory without a name, for trials: everything but `revalidate` works.
+    pub fn in_memory(size_bytes: u64) -> Result<Self, SetupError> {
+        open::in_memory(size_bytes)
+    }
+
     /// Which device this is.
     pub fn identity(&self) -> &DeviceIdentity {
         &self.identity

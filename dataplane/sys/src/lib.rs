@@ -10,6 +10,11 @@ pub mod device;
 pub mod fault;
 pub mod memory;
 pub mod net;
+pub mod poll;
+pub mod ring;
+pub mod runtime;
+mod slab;
+mod tables;
 pub mod waker;
 
 pub use arena::{Arena, ArenaConfig, Lease, LeaseClass};
@@ -19,4 +24,5 @@ pub use backend::{
 };
 pub use device::{DeviceFile, DeviceIdentity, DeviceKind, OpenIntent, OpenOptions};
 pub use fault::{Blame, FaultKind, IoFault, OpKind, RingError, SetupError, SetupErrorKind};
+pub use runtime::{RuntimeChoice, RuntimeReport, Tier, TierReport};
 pub use waker::Waker;

@@ -3,5 +3,5 @@
 mod mapping;
 mod mirror;
 
-pub(crate) use mapping::Mapping;
+pub(crate) use mapping::{Mapping, PAGE_BYTES};
 pub use mirror::{Cursor, MirroredRing};

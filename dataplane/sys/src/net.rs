@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{SetSockOpt, getsockopt, setsockopt, sockopt};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::socket::{SetSockOpt, getsockopt, setsockopt, sockopt},
+};
 
 use crate::{SetupError, SetupErrorKind};
 
@@ -152,6 +155,26 @@ pub fn peer_credentials(socket: &impl AsFd) -> Result<PeerCredentials, SetupErro
     })
 }
 
+/// Blocking mode of a descriptor.
+pub(crate) fn set_nonblocking(socket: &impl AsFd, nonblocking: bool) -> Result<(), SetupError> {
+    let failed = |errno| SetupError::from_io(SOCKET, "blocking mode cannot be set", errno);
+    let flags = fcntl(socket, FcntlArg::F_GETFL)
+        .map(OFlag::from_bits_retain)
+        .map_err(failed)?;
+    let mut wanted = flags;
+    wanted.set(OFlag::O_NONBLOCK, nonblocking);
+    if wanted != flags {
+        fcntl(socket, FcntlArg::F_SETFL(wanted)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// No address, no control data.
+pub(crate) fn empty_header() -> libc::msghdr {
+    // SAFETY: a msghdr is integers and pointers; all-zero is the valid empty one.
+    unsafe { std::mem::zeroed() }
+}
+
 fn set<O: SetSockOpt>(
     socket: &impl AsFd,
     name: &str,
@@ -164,7 +187,8 @@ fn set<O: SetSockOpt>(
 
 fn socket_option(socket: &impl AsFd, option: i32) -> io::Result<i32> {
     let mut value = 0i32;
-    let mut len = size_of::<i32>() as libc::socklen_t;
+    // The size of `value`.
+    let mut len: libc::socklen_t = 4;
     // SAFETY: the descriptor is open (`socket` is borrowed); the kernel writes at most `len` bytes to
     // `value` and the length to `len`, both on our stack.
     let result = unsafe {

@@ -22,7 +22,8 @@ fn pack(tag: u32, index: u32) -> u64 {
 }
 
 fn unpack(head: u64) -> (u32, u32) {
-    ((head >> 32) as u32, (head & u64::from(u32::MAX)) as u32)
+    let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).expect("masked to 32 bits");
+    (half(head >> 32), half(head))
 }
 
 impl FreeList {

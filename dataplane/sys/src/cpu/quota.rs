@@ -55,7 +55,9 @@ fn folder_of(mounts: &str, group: &str, version_2: bool) -> Option<(PathBuf, Pat
             return None;
         }
         // A group outside the mounted part cannot be looked at; the top of the mount is the nearest.
-        let inside = Path::new(group).strip_prefix(root).unwrap_or(Path::new(""));
+        let inside = Path::new(group)
+            .strip_prefix(root)
+            .unwrap_or_else(|_| Path::new(""));
         Some((Path::new(mount).join(inside), PathBuf::from(mount)))
     })
 }

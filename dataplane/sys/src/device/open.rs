@@ -16,6 +16,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
 use super::{
     DeviceFile, DeviceKind, OpenIntent, OpenOptions, facts, facts::Geometry, identity, signature,
     usage,
@@ -63,6 +65,26 @@ pub(super) fn open(
     let direct = direct.filter(|_| geometry.direct_align > 0);
     opening.lock(direct.as_ref().unwrap_or(&buffered))?;
     opening.finish(direct, buffered, geometry)
+}
+
+pub(super) fn in_memory(size_bytes: u64) -> Result<DeviceFile, SetupError> {
+    let name = Path::new("memory");
+    let failed = |error: io::Error| failed(name, "no file can be made in memory", error);
+    let buffered = memfd_create(c"migratekit-trial", MFdFlags::MFD_CLOEXEC)
+        .map(File::from)
+        .map_err(|errno| failed(errno.into()))?;
+    buffered.set_len(size_bytes).map_err(failed)?;
+    let geometry = facts::geometry(&buffered, None, DeviceKind::Regular).map_err(failed)?;
+    Ok(DeviceFile {
+        identity: identity::identify(name, &buffered, DeviceKind::Regular)?,
+        geometry,
+        path: name.to_owned(),
+        resolved: name.to_owned(),
+        intent: OpenIntent::Target,
+        direct: None,
+        buffered,
+        notes: Vec::new(),
+    })
 }
 
 /// What all steps need.
@@ -127,7 +149,7 @@ fn create_if_missing(path: &Path, size_bytes: u64) -> Result<bool, SetupError> {
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
     };
     set_up().map_err(|error| {
         // We made it a moment ago and it holds nothing.

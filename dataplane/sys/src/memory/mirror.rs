@@ -39,6 +39,11 @@ impl Cursor {
         }
     }
 
+    /// The ring's size.
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
     /// Bytes that wait to be consumed.
     pub fn unread_bytes(&self) -> usize {
         usize::try_from(self.written - self.consumed).expect("at most size_bytes")
@@ -85,8 +90,8 @@ impl Cursor {
     }
 
     fn masked(&self, position: u64) -> usize {
-        // The mask keeps it below size_bytes, so the cast cannot lose anything.
-        (position & (self.size_bytes as u64 - 1)) as usize
+        let at = position & (self.size_bytes as u64 - 1);
+        usize::try_from(at).expect("the mask keeps it below size_bytes")
     }
 }
 
