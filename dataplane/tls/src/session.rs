@@ -422,6 +422,19 @@ impl Session {
     }
 }
 
+/// Without keys: counts of records and states only.
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("suite", &self.suite.name())
+            .field("sending", &self.sending)
+            .field("receiving", &self.receiving)
+            .field("records_sealed", &self.tx.seq())
+            .field("records_opened", &self.rx.seq())
+            .finish_non_exhaustive()
+    }
+}
+
 const _: () = assert!(5 + RECORD_OVERHEAD <= CONTROL_RECORD_MAX);
 // A KeyUpdate answer and one alert are all that is ever sealed beyond the data.
 const _: () = assert!(CONTROL_RECORDS_RESERVED >= 2);
