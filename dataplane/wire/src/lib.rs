@@ -18,6 +18,8 @@
 
 pub mod client;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod gather;
 pub mod limits;
 pub mod proto;
