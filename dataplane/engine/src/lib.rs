@@ -1,2 +1,37 @@
 //! Shards, lanes and transfers: the data plane without its front door.
+//!
+//! ```text
+//! door ─► Engine::serve ─► shard: lane ─► device        transfer::run ─► shard: mover ─► device or connection
+//! ```
+//! One thread owns a shard and everything in it; the rest of the process talks to it by bounded queues. Memory the
+//! kernel may touch is owned by the backend's in-flight table until its completion.
 #![forbid(unsafe_code)]
+
+mod client;
+mod command;
+mod ctx;
+pub mod dial;
+pub mod engine;
+pub mod error;
+pub mod export;
+pub mod extents;
+mod gate;
+pub mod limits;
+mod link;
+mod mover;
+mod payload;
+mod server;
+mod shard;
+mod slots;
+pub mod stats;
+pub mod transfer;
+pub mod tunables;
+mod zero;
+
+pub use dial::{Address, Dialled, Endpoint, NbdClient, NbdEndpoint, TlsMode};
+pub use engine::{CloseHow, Engine, EngineConfig, ServerSeed};
+pub use error::{Blame, EngineError, ErrorKind};
+pub use export::{Export, ExportSpec, Store};
+pub use extents::ExtentSet;
+pub use transfer::{Cancel, Progress, TransferReport, TransferSpec};
+pub use tunables::{Tunable, Tunables};

@@ -1,5 +1,10 @@
 //! Extents against a naive model: a vector of booleans, one for each byte.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "sizes of the model are tiny"
+)]
+
 use proptest::prelude::*;
 
 use super::*;

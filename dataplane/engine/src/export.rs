@@ -1,0 +1,297 @@
+//! Exports: what clients see of a device.
+
+use crate::{
+    EngineError,
+    error::{Blame, ErrorKind},
+    gate::Gate,
+    stats::{ExportCounters, ExportStats, add},
+};
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use sys::DeviceFile;
+use wire::{BlockSizes, ExportInfo, TransmissionFlags, limits::PAYLOAD_BYTES_MAX};
+
+/// What stands behind an export.
+#[derive(Clone)]
+pub enum Store {
+    /// A file or block device.
+    Device(Arc<DeviceFile>),
+    /// Writes are discarded, reads are zeroes. For measuring only.
+    Null {
+        /// Its size, bytes.
+        size_bytes: u64,
+    },
+}
+
+/// What an export is made from.
+pub struct ExportSpec {
+    /// Its name on the wire.
+    pub name: String,
+    /// What stands behind it.
+    pub store: Store,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Its content is worth nothing; benchmarks may overwrite it.
+    pub scratch: bool,
+}
+
+/// One export, shared by the door and every shard.
+pub struct Export {
+    id: u64,
+    spec: ExportSpec,
+    pub(crate) gate: Gate,
+    pub(crate) counters: ExportCounters,
+    /// Grows with every failed flush; a connection born before a failure never again gets a good answer to FLUSH.
+    flush_epoch: AtomicU64,
+    /// The device answered that it cannot do this way of zeroing.
+    pub(crate) punch_unsupported: AtomicBool,
+    pub(crate) range_unsupported: AtomicBool,
+    connections: AtomicUsize,
+    idle: (Mutex<()>, Condvar),
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Preferred block size when the device does not name a better one, bytes.
+const PREFERRED_BYTES: u32 = 4_096;
+/// Largest preferred block size we advertise: clients coarsen their hole detection to it, bytes.
+const PREFERRED_BYTES_MAX: u32 = 65_536;
+
+impl Export {
+    /// Makes an export; it is reachable as soon as the door knows it.
+    #[must_use]
+    pub fn new(spec: ExportSpec) -> Arc<Self> {
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            spec,
+            gate: Gate::default(),
+            counters: ExportCounters::default(),
+            flush_epoch: AtomicU64::new(0),
+            punch_unsupported: AtomicBool::new(false),
+            range_unsupported: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+            idle: (Mutex::new(()), Condvar::new()),
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its name on the wire.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// What stands behind it.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.spec.store
+    }
+
+    /// Its content is worth nothing.
+    #[must_use]
+    pub fn is_scratch(&self) -> bool {
+        self.spec.scratch
+    }
+
+    /// Writes are refused.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.spec.read_only
+            || matches!(&self.spec.store, Store::Device(file) if file.is_read_only())
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        match &self.spec.store {
+            Store::Device(file) => file.size_bytes(),
+            Store::Null { size_bytes } => *size_bytes,
+        }
+    }
+
+    /// What GO and INFO answer.
+    #[must_use]
+    pub fn info(&self) -> ExportInfo {
+        let mut flags = TransmissionFlags::HAS_FLAGS
+            .union(TransmissionFlags::SEND_FLUSH)
+            .union(TransmissionFlags::SEND_FUA)
+            .union(TransmissionFlags::SEND_DF)
+            .union(TransmissionFlags::CAN_MULTI_CONN);
+        if self.is_read_only() {
+            flags = flags.union(TransmissionFlags::READ_ONLY);
+        } else {
+            flags = flags
+                .union(TransmissionFlags::SEND_TRIM)
+                .union(TransmissionFlags::SEND_WRITE_ZEROES)
+                .union(TransmissionFlags::SEND_FAST_ZERO);
+        }
+        let block = match &self.spec.store {
+            Store::Device(file) => {
+                if file.rotational() {
+                    flags = flags.union(TransmissionFlags::ROTATIONAL);
+                }
+                Self::block_sizes(file)
+            }
+            Store::Null { .. } => BlockSizes {
+                min: 1,
+                preferred: PREFERRED_BYTES,
+                payload_max: PAYLOAD_BYTES_MAX,
+            },
+        };
+        ExportInfo {
+            size_bytes: self.size_bytes(),
+            flags,
+            block,
+            description: String::new(),
+        }
+    }
+
+    /// A device's minimum is its logical block. A file has no minimum: its odd tail must stay reachable, and
+    /// what direct I/O cannot write goes through the page cache.
+    fn block_sizes(file: &DeviceFile) -> BlockSizes {
+        let min = match file.kind() {
+            sys::DeviceKind::Block => file.logical_block().clamp(1, PREFERRED_BYTES_MAX),
+            sys::DeviceKind::Regular => 1,
+        };
+        let hint = file.preferred_io();
+        let preferred = if hint.is_power_of_two() {
+            hint
+        } else {
+            PREFERRED_BYTES
+        };
+        BlockSizes {
+            min,
+            preferred: preferred.clamp(PREFERRED_BYTES.max(min), PREFERRED_BYTES_MAX),
+            payload_max: PAYLOAD_BYTES_MAX,
+        }
+    }
+
+    /// Live connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn enter(&self) {
+        self.connections.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn leave(&self) {
+        if self.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let _guard = self.idle.0.lock().unwrap_or_else(PoisonError::into_inner);
+            self.idle.1.notify_all();
+        }
+    }
+
+    /// Blocks until no connection is left; false on timeout.
+    #[must_use]
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        let guard = self.idle.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .idle
+            .1
+            .wait_timeout_while(guard, timeout, |()| self.connections() > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        !waited.1.timed_out() || self.connections() == 0
+    }
+
+    /// Totals since the export was made.
+    #[must_use]
+    pub fn stats(&self) -> ExportStats {
+        self.counters.totals()
+    }
+
+    pub(crate) fn flush_epoch(&self) -> u64 {
+        self.flush_epoch.load(Ordering::Acquire)
+    }
+
+    /// Records the outcome of a flush. After a failure the kernel has dropped what it could not write, and a later flush
+    /// would "succeed" without it: so everything since the last good flush is void for all who are connected now.
+    pub(crate) fn flush_ended(&self, succeeded: bool) {
+        if succeeded {
+            add(&self.counters.flushes, 1);
+        } else {
+            self.flush_epoch.fetch_add(1, Ordering::AcqRel);
+            add(&self.counters.flush_failures, 1);
+        }
+    }
+
+    /// Flushes off the shards, for the control socket and for draining. A failure is not retried.
+    ///
+    /// # Errors
+    /// The device's error; from then on all connections of this moment are told EIO on FLUSH.
+    pub fn flush_blocking(&self) -> Result<(), EngineError> {
+        let Store::Device(file) = &self.spec.store else {
+            return Ok(());
+        };
+        let epoch = self.flush_epoch();
+        let flushed = file.flush_blocking();
+        self.flush_ended(flushed.is_ok());
+        flushed.map_err(|cause| {
+            EngineError::new(
+                ErrorKind::TargetIo,
+                Blame::Environment,
+                "flush failed; writes since the last good flush are void",
+                format!("export {}", self.name()),
+            )
+            .remedy("check the device and the kernel log, then copy again what was not durable")
+            .cause(cause)
+        })?;
+        if self.flush_epoch() != epoch {
+            return Err(EngineError::new(
+                ErrorKind::TargetIo,
+                Blame::Environment,
+                "another flush failed meanwhile; writes since the last good flush are void",
+                format!("export {}", self.name()),
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn null() -> Arc<Export> {
+        Export::new(ExportSpec {
+            name: "n".into(),
+            store: Store::Null {
+                size_bytes: 1 << 20,
+            },
+            read_only: false,
+            scratch: true,
+        })
+    }
+
+    #[test]
+    fn waiting_for_idle_sees_the_last_connection_go() {
+        let export = null();
+        export.enter();
+        assert!(!export.wait_idle(Duration::ZERO));
+        let other = Arc::clone(&export);
+        let thread = std::thread::spawn(move || other.leave());
+        assert!(export.wait_idle(Duration::from_secs(30)));
+        thread.join().expect("the thread ends");
+        assert!(export.wait_idle(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_failed_flush_ends_an_epoch() {
+        let export = null();
+        let epoch = export.flush_epoch();
+        export.flush_ended(true);
+        assert_eq!(export.flush_epoch(), epoch);
+        export.flush_ended(false);
+        assert_ne!(export.flush_epoch(), epoch);
+        assert_eq!(export.stats().flush_failures, 1);
+    }
+}

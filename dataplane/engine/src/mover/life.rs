@@ -1,0 +1,260 @@
+//! A mover's turn, its deadlines and its end.
+
+use super::{End, Life, Mover};
+use crate::{
+    client::ClientLane,
+    ctx::{Ctx, Kind, Side, Tag},
+    error::{Blame, EngineError, ErrorKind, LaneFault},
+    limits::LINGER_MS_MAX,
+    server::Next,
+    transfer::shared::Phase,
+};
+use std::{sync::atomic::Ordering, time::Duration};
+use sys::{Backend, Op};
+use wire::Command;
+
+impl Mover {
+    /// Moves everything that can move.
+    pub(crate) fn advance<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) -> Next {
+        let mut again = false;
+        if self.life == Life::Moving {
+            again = self.run(ctx);
+        }
+        if let Life::Leaving(_) = self.life {
+            self.leave(ctx);
+        }
+        if self.life == Life::Gone {
+            return if self.kernel_holds() {
+                Next::Wait
+            } else {
+                self.end()
+            };
+        }
+        if again { Next::Again } else { Next::Wait }
+    }
+
+    fn run<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) -> bool {
+        let mut again = self.advance_end(ctx, Side::Source) | self.advance_end(ctx, Side::Target);
+        if self.life != Life::Moving {
+            return false;
+        }
+        self.take_answers(ctx);
+        self.retry_emits(ctx);
+        again |= self.start_pieces(ctx);
+        // What was queued just now goes out in this turn.
+        self.pump_end(ctx, Side::Source);
+        self.pump_end(ctx, Side::Target);
+        if self.life != Life::Moving {
+            return false;
+        }
+        self.follow_phase(ctx);
+        again || !self.emits.is_empty()
+    }
+
+    fn lane(&mut self, side: Side) -> Option<(&mut ClientLane, &mut crate::ctx::Hold)> {
+        let end = match side {
+            Side::Source => &mut self.source,
+            Side::Target => &mut self.target,
+        };
+        match end {
+            End::Nbd(lane) => Some((lane, &mut self.hold)),
+            End::File { .. } | End::Null => None,
+        }
+    }
+
+    fn advance_end<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, side: Side) -> bool {
+        let Some((lane, hold)) = self.lane(side) else {
+            return false;
+        };
+        let result = lane.advance(ctx, hold);
+        self.check(ctx, side, result)
+    }
+
+    fn pump_end<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, side: Side) {
+        let Some((lane, hold)) = self.lane(side) else {
+            return;
+        };
+        let result = lane.pump(ctx, hold).map(|()| false);
+        self.check(ctx, side, result);
+    }
+
+    /// Reports idleness, flushes when told, ends when told.
+    fn follow_phase<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {
+        let shared = std::sync::Arc::clone(&self.shared);
+        if shared.failed.load(Ordering::Acquire) {
+            self.life = Life::Gone;
+            return self.abandon(ctx);
+        }
+        match shared.phase() {
+            Phase::Moving => self.report_idle(),
+            Phase::Flushing if self.index == 0 && !self.flush_sent => self.flush(ctx),
+            Phase::Flushing => {}
+            Phase::Finishing => {
+                for side in [Side::Source, Side::Target] {
+                    if let Some((lane, _)) = self.lane(side) {
+                        lane.say_good_bye();
+                    }
+                }
+                self.life = Life::Leaving(ctx.now + Duration::from_millis(LINGER_MS_MAX));
+            }
+        }
+    }
+
+    /// Idle: nothing in hand, nothing in flight, nothing to come. Said once; units that come later (there are
+    /// none after `planned`) would not be taken by an idle mover.
+    fn report_idle(&mut self) {
+        if self.idle || !self.is_quiet() {
+            return;
+        }
+        let planned = self.shared.planned.load(Ordering::Acquire);
+        let no_work = self.shared.work.is_empty() || self.shared.is_stopping();
+        if planned && no_work {
+            self.idle = true;
+            self.shared.idle_movers.fetch_add(1, Ordering::AcqRel);
+            self.shared.notify();
+        } else if no_work && !self.shared.hungry.swap(true, Ordering::AcqRel) {
+            self.shared.notify();
+        }
+    }
+
+    fn flush<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {
+        let sent = match &mut self.target {
+            End::Null => {
+                self.shared.flushed();
+                true
+            }
+            End::Nbd(lane) => lane
+                .start(ctx.now, u32::MAX, Command::Flush, 0, 0, None)
+                .is_ok(),
+            End::File { file, .. } => {
+                let tag = Tag {
+                    side: Side::Target,
+                    ..self.tag
+                };
+                let op = Op::Flush { file: *file };
+                let pushed = ctx
+                    .backend
+                    .push(op, tag.with(Kind::Flush, 0, 0).token())
+                    .is_ok();
+                self.ops += u32::from(pushed);
+                pushed
+            }
+        };
+        self.flush_sent = sent;
+        self.pump_end(ctx, Side::Target);
+    }
+
+    fn leave<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {
+        let Life::Leaving(deadline) = self.life else {
+            return;
+        };
+        let mut drained = true;
+        for side in [Side::Source, Side::Target] {
+            if let Some((lane, hold)) = self.lane(side) {
+                drained &= lane.pump(ctx, hold).is_err() || lane.is_drained();
+            }
+        }
+        if drained || ctx.now >= deadline {
+            self.life = Life::Gone;
+            self.abandon(ctx);
+        }
+    }
+
+    /// Drops everything that is not with the kernel.
+    pub(super) fn abandon<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {
+        for side in [Side::Source, Side::Target] {
+            if let Some((lane, hold)) = self.lane(side) {
+                lane.go(ctx, hold);
+            }
+        }
+        for emit in self.emits.drain(..) {
+            if let Some(mut payload) = emit.payload {
+                payload.drain().for_each(|lease| self.hold.give(lease));
+            }
+        }
+        if std::mem::take(&mut self.wished_alone) {
+            self.shared.gate.forget_wish();
+        }
+        self.reading.clear();
+        let slots: Vec<u32> = self.pieces.iter().map(|(slot, _)| slot).collect();
+        slots.into_iter().for_each(|slot| self.drop_piece(slot));
+    }
+
+    fn kernel_holds(&mut self) -> bool {
+        let lanes_busy = [Side::Source, Side::Target]
+            .into_iter()
+            .any(|side| self.lane(side).is_some_and(|(lane, _)| !lane.is_free()));
+        self.ops > 0 || lanes_busy
+    }
+
+    fn end(&mut self) -> Next {
+        self.shared.ended_movers.fetch_add(1, Ordering::AcqRel);
+        self.shared.notify();
+        Next::Free
+    }
+
+    /// A connection broke: the whole transfer ends with this error.
+    pub(super) fn fail<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, side: Side, fault: LaneFault) {
+        if let Some((lane, hold)) = self.lane(side) {
+            lane.alert(ctx, hold, &fault);
+        }
+        let name = match side {
+            Side::Source => self.source_name(),
+            Side::Target => self.target_name(),
+        };
+        let (kind, blame, remedy) = match &fault {
+            LaneFault::Wire(_) => (
+                ErrorKind::Protocol,
+                Blame::Peer,
+                "report it to the maker of the peer",
+            ),
+            LaneFault::Tls(_) => (
+                ErrorKind::Tls,
+                Blame::Peer,
+                "see the cause; check certificates",
+            ),
+            LaneFault::Ordered => (ErrorKind::Bug, Blame::Bug, "please report this"),
+            _ => (
+                ErrorKind::ConnectionLost,
+                Blame::Environment,
+                "check the network and the peer, then start the copy again",
+            ),
+        };
+        let error = EngineError::new(kind, blame, "connection ended", name);
+        self.shared.fail(error.remedy(remedy).cause(fault));
+        self.life = Life::Gone;
+        self.abandon(ctx);
+    }
+
+    /// Ends the mover at once (the engine stops).
+    pub(crate) fn close<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {
+        if self.life != Life::Gone {
+            let what = "the engine stopped";
+            let name = self.target_name();
+            self.shared.fail(EngineError::new(
+                ErrorKind::Cancelled,
+                Blame::Operator,
+                what,
+                name,
+            ));
+            self.life = Life::Gone;
+            self.abandon(ctx);
+        }
+    }
+
+    /// Deadlines of requests in flight.
+    pub(crate) fn housekeep<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {
+        if self.life != Life::Moving {
+            return;
+        }
+        let (now, deadline) = (ctx.now, self.shared.settings.in_flight_deadline);
+        for side in [Side::Source, Side::Target] {
+            let overdue = self
+                .lane(side)
+                .is_some_and(|(lane, _)| lane.is_overdue(now, deadline));
+            if overdue && self.life == Life::Moving {
+                self.fail(ctx, side, LaneFault::Deadline);
+            }
+        }
+    }
+}

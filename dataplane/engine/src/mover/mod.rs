@@ -1,0 +1,249 @@
+//! One stream of a transfer on one shard: reads pieces at the source, writes them at the target.
+//!
+//! ```text
+//! work ─► piece: leases ─► read ─► zero scan ─► write / zero ─► acknowledged
+//! ```
+//! Each end is a file (through the shard's ring), an NBD connection, or nothing. Bytes in flight are bounded by the
+//! window; a piece that cannot go on (no lease, full table, closed gate) waits for a later turn.
+
+mod answers;
+mod life;
+mod read;
+mod write;
+
+use crate::{
+    client::ClientLane,
+    ctx::{Ctx, Hold, Side, Tag},
+    dial::Dialled,
+    error::LaneFault,
+    limits::CLIENT_REQUESTS_PER_LANE_MAX,
+    payload::Payload,
+    slots::Slots,
+    transfer::shared::{TransferShared, Work, WorkKind},
+};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+use sys::{Backend, DeviceFile, FileId, Op, Outcome};
+
+/// One end before it has a place on a shard.
+pub(crate) enum SeedEnd {
+    File(Arc<DeviceFile>),
+    Nbd(Box<Dialled>),
+    /// A source of zeroes, a target that keeps nothing.
+    Null,
+}
+
+/// A mover before it has a place on a shard.
+pub(crate) struct MoverSeed {
+    pub shared: Arc<TransferShared>,
+    /// The first one flushes.
+    pub index: usize,
+    pub source: SeedEnd,
+    pub target: SeedEnd,
+}
+
+/// One end on its shard.
+pub(crate) enum End {
+    File {
+        file: FileId,
+        device: Arc<DeviceFile>,
+    },
+    Nbd(Box<ClientLane>),
+    Null,
+}
+
+/// A range on its way.
+struct Piece {
+    offset: u64,
+    len: usize,
+    kind: WorkKind,
+    started: Instant,
+    /// Reads that are not launched yet begin at this lease.
+    next_lease: usize,
+    reads: u32,
+    writes: u32,
+    payload: Option<Payload>,
+}
+
+/// Something to be done at the target that could not be done yet.
+struct Emit {
+    piece: u32,
+    offset: u64,
+    len: u64,
+    /// `None`: zeroes.
+    payload: Option<Payload>,
+    /// Local files: the first lease that is not written yet.
+    next_byte: usize,
+}
+
+/// Pieces of one mover; each may need up to three requests at the target.
+const PIECES_MAX: usize = CLIENT_REQUESTS_PER_LANE_MAX;
+
+/// Where a mover stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Moving,
+    Leaving(Instant),
+    Gone,
+}
+
+/// One stream of a transfer.
+pub(crate) struct Mover {
+    tag: Tag,
+    shared: Arc<TransferShared>,
+    index: usize,
+    source: End,
+    target: End,
+    hold: Hold,
+    pieces: Slots<Piece>,
+    in_flight_bytes: usize,
+    /// The unit being cut into pieces.
+    unit: Option<Work>,
+    /// Zeroes that must be written as data after all.
+    redo: VecDeque<Work>,
+    /// Pieces with reads left to launch.
+    reading: VecDeque<u32>,
+    emits: VecDeque<Emit>,
+    /// File operations with the kernel.
+    ops: u32,
+    idle: bool,
+    flush_sent: bool,
+    /// The pacer said: not before.
+    paused_until: Option<Instant>,
+    wished_alone: bool,
+    life: Life,
+}
+
+impl Mover {
+    pub(crate) fn new(
+        tag: Tag,
+        shared: Arc<TransferShared>,
+        index: usize,
+        source: End,
+        target: End,
+        hold: Hold,
+    ) -> Self {
+        Self {
+            tag,
+            shared,
+            index,
+            source,
+            target,
+            hold,
+            pieces: Slots::new(PIECES_MAX),
+            in_flight_bytes: 0,
+            unit: None,
+            redo: VecDeque::with_capacity(PIECES_MAX),
+            reading: VecDeque::with_capacity(PIECES_MAX),
+            emits: VecDeque::with_capacity(3 * PIECES_MAX),
+            ops: 0,
+            idle: false,
+            flush_sent: false,
+            paused_until: None,
+            wished_alone: false,
+            life: Life::Moving,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<TransferShared> {
+        &self.shared
+    }
+
+    /// Files it registered with the shard's backend.
+    pub(crate) fn files(&self) -> impl Iterator<Item = FileId> {
+        [&self.source, &self.target]
+            .into_iter()
+            .filter_map(|end| match end {
+                End::File { file, .. } => Some(*file),
+                End::Nbd(_) | End::Null => None,
+            })
+    }
+
+    /// When it wants to be advanced although nothing happened.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// One completion of this mover.
+    pub(crate) fn handle<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        tag: Tag,
+        outcome: Outcome,
+        op: Op,
+    ) {
+        match op {
+            Op::Send { .. } | Op::Recv { .. } => {
+                let end = match tag.side {
+                    Side::Source => &mut self.source,
+                    Side::Target => &mut self.target,
+                };
+                let End::Nbd(lane) = end else { return };
+                let result = lane.handle(ctx, &mut self.hold, tag, outcome, op);
+                self.check(ctx, tag.side, result.map(|()| false));
+            }
+            op if tag.side == Side::Source => self.handle_source(ctx, tag, outcome, op),
+            op => self.handle_target(ctx, tag, outcome, op),
+        }
+    }
+
+    /// The stream of one of its TLS sockets moved.
+    pub(crate) fn handle_stream<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        side: Side,
+        outcome: Outcome,
+    ) {
+        let end = match side {
+            Side::Source => &mut self.source,
+            Side::Target => &mut self.target,
+        };
+        let End::Nbd(lane) = end else { return };
+        let result = lane.handle_stream(ctx, outcome).map(|()| false);
+        self.check(ctx, side, result);
+    }
+
+    /// Ends the transfer when one of its connections broke.
+    fn check<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        side: Side,
+        result: Result<bool, LaneFault>,
+    ) -> bool {
+        match result {
+            Ok(again) => again,
+            Err(fault) => {
+                if self.life == Life::Moving {
+                    self.fail(ctx, side, fault);
+                } else {
+                    self.life = Life::Gone;
+                    self.abandon(ctx);
+                }
+                false
+            }
+        }
+    }
+
+    /// Bytes of work in hand or in flight, for tests of fairness and ends.
+    fn is_quiet(&self) -> bool {
+        self.pieces.is_empty() && self.unit.is_none() && self.redo.is_empty()
+    }
+
+    /// Takes the next range to cut from.
+    fn take_unit(&mut self) -> Option<Work> {
+        if self.unit.is_none() {
+            self.unit = self.redo.pop_front().or_else(|| self.shared.work.pop());
+        }
+        self.unit
+    }
+
+    /// Removes `len` bytes from the front of the unit.
+    fn cut_unit(&mut self, len: u64) {
+        if let Some(unit) = &mut self.unit {
+            unit.offset += len;
+            unit.len -= len;
+            if unit.len == 0 {
+                self.unit = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Copies: from what the operator wants to what happened.
+//!
+//! `run` opens both ends, plans, places one mover per connection on the shards, waits for them, flushes once after
+//! all of them are drained, and only then calls the bytes durable.
+
+mod coordinator;
+mod ends;
+pub(crate) mod plan;
+pub(crate) mod shared;
+
+pub use coordinator::run;
+
+use crate::{Endpoint, ExtentSet};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// What to copy, and how.
+#[derive(Clone)]
+pub struct TransferSpec {
+    /// Where the bytes come from.
+    pub source: Endpoint,
+    /// Where they go.
+    pub target: Endpoint,
+    /// Streams; fewer when an end allows only one.
+    pub connections: usize,
+    /// Bytes of a data request, a multiple of 4096.
+    pub request_bytes: u32,
+    /// Bytes one stream may have in flight.
+    pub window_bytes: usize,
+    /// Only these ranges; zeroes in them are always written.
+    pub extents: Option<ExtentSet>,
+    /// Data rate limit, bytes per second.
+    pub rate_bytes_per_s: Option<u64>,
+    /// The target reads as zeroes already: zeroes need not be written.
+    pub target_is_zero: bool,
+    /// Existing files and signatures may be overwritten.
+    pub overwrite: bool,
+    /// A target that cannot flush is accepted; nothing is called durable then.
+    pub allow_no_flush: bool,
+    /// Longest time without an answer to a request.
+    pub in_flight_deadline: Duration,
+    /// Smallest run of zeroes that is looked for, bytes; 0: none.
+    pub zero_scan_bytes: u32,
+}
+
+/// Numbers of a running transfer; none ever shrinks but `stalled_for`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Progress {
+    /// Bytes the transfer covers.
+    pub total_bytes: u64,
+    /// Data bytes that the target acknowledged.
+    pub data_bytes: u64,
+    /// Bytes acknowledged as written zeroes.
+    pub zero_bytes: u64,
+    /// Bytes that needed no write (a target known to be zero).
+    pub skipped_bytes: u64,
+    /// Bytes covered by an answered flush.
+    pub durable_bytes: u64,
+    /// Since the transfer began to move.
+    pub elapsed: Duration,
+    /// Since the last acknowledged byte.
+    pub stalled_for: Duration,
+}
+
+impl Progress {
+    /// Bytes that are done in one way or another.
+    #[must_use]
+    pub fn done_bytes(&self) -> u64 {
+        self.data_bytes + self.zero_bytes + self.skipped_bytes
+    }
+}
+
+/// What a finished transfer did.
+#[derive(Debug, Clone)]
+pub struct TransferReport {
+    /// The final numbers.
+    pub progress: Progress,
+    /// From the first byte to the answered flush.
+    pub time_to_durable: Duration,
+    /// Streams in use.
+    pub connections: usize,
+    /// Bytes of a data request in use.
+    pub request_bytes: u32,
+    /// TLS cipher suite of the target's (else the source's) connections.
+    pub suite: Option<String>,
+    /// Runtime tier.
+    pub tier: String,
+    /// Payload moved by the CPU after decryption or before sealing.
+    pub plaintext_copied_bytes: u64,
+    /// Ciphertext of records that straddled two receive buffers.
+    pub ciphertext_joined_bytes: u64,
+    /// The data went to a null target.
+    pub discarded: bool,
+    /// The target was flushed after the last write.
+    pub durable: bool,
+    /// Direct I/O at a local source.
+    pub source_direct: Option<bool>,
+    /// Direct I/O at a local target.
+    pub target_direct: Option<bool>,
+    /// CPU time of this process during the transfer, seconds.
+    pub cpu_seconds: f64,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+    /// Request latency in microseconds: p50, p99, p99.9, longest.
+    pub latency_us: [u64; 4],
+}
+
+/// Asks a running transfer to end: what is in flight is finished and flushed.
+#[derive(Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Was asked.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,276 @@
+//! What the movers of one transfer and its coordinator share.
+
+use crate::{EngineError, gate::Gate, limits::WORK_QUEUED_MAX, stats::add};
+use crossbeam::queue::ArrayQueue;
+use std::{
+    sync::{
+        Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// What to do with a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkKind {
+    /// Read it and write it; zeroes found on the way may be written as such.
+    Data,
+    /// It reads as zeroes; make the target read as zeroes.
+    Zero,
+    /// Zeroes that must be written as data (the target knows no other way).
+    ExplicitZero,
+}
+
+/// A range of the transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Work {
+    pub offset: u64,
+    pub len: u64,
+    pub kind: WorkKind,
+}
+
+/// How far the transfer is; only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Work may still come.
+    Moving = 0,
+    /// All work is done: the first mover flushes.
+    Flushing = 1,
+    /// Say good-bye.
+    Finishing = 2,
+}
+
+/// Shared by the movers of one transfer. Counters are relaxed; the phase and the end go through the signal.
+pub(crate) struct TransferShared {
+    pub work: ArrayQueue<Work>,
+    /// No more work will be queued.
+    pub planned: AtomicBool,
+    /// A mover found no work and sleeps.
+    pub hungry: AtomicBool,
+    pub cancelled: AtomicBool,
+    pub failed: AtomicBool,
+    phase: AtomicU8,
+    pub data_bytes: AtomicU64,
+    pub zero_bytes: AtomicU64,
+    pub skipped_bytes: AtomicU64,
+    pub plaintext_copied_bytes: AtomicU64,
+    pub ciphertext_joined_bytes: AtomicU64,
+    /// Bytes that were taken from the plan and are not acknowledged.
+    pub idle_movers: AtomicUsize,
+    pub ended_movers: AtomicUsize,
+    /// Local targets: keeps unaligned writes alone.
+    pub gate: Gate,
+    /// Local targets: ways of zeroing the device refused (0 none, 1 punching, 2 both).
+    pub zero_refused: AtomicU8,
+    pub pacer: Pacer,
+    flush: Mutex<FlushState>,
+    error: Mutex<Option<EngineError>>,
+    signal: (Mutex<u64>, Condvar),
+    pub settings: MoveSettings,
+}
+
+/// What a transfer fixes for its movers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MoveSettings {
+    pub request_bytes: usize,
+    pub window_bytes: usize,
+    /// 0: do not look for zeroes.
+    pub zero_scan_bytes: usize,
+    /// Zeroes need not be written.
+    pub skip_zeroes: bool,
+    /// The target has a cheap way to write zeroes.
+    pub can_zero: bool,
+    /// Longest zero request.
+    pub zero_request_bytes: u64,
+    pub in_flight_deadline: Duration,
+    /// The target can and shall be flushed.
+    pub flush: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FlushState {
+    None,
+    Done,
+}
+
+impl TransferShared {
+    pub(crate) fn new(settings: MoveSettings, rate_bytes_per_s: Option<u64>) -> Self {
+        Self {
+            work: ArrayQueue::new(WORK_QUEUED_MAX),
+            planned: AtomicBool::new(false),
+            hungry: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            phase: AtomicU8::new(0),
+            data_bytes: AtomicU64::new(0),
+            zero_bytes: AtomicU64::new(0),
+            skipped_bytes: AtomicU64::new(0),
+            plaintext_copied_bytes: AtomicU64::new(0),
+            ciphertext_joined_bytes: AtomicU64::new(0),
+            idle_movers: AtomicUsize::new(0),
+            ended_movers: AtomicUsize::new(0),
+            gate: Gate::default(),
+            zero_refused: AtomicU8::new(0),
+            pacer: Pacer::new(rate_bytes_per_s),
+            flush: Mutex::new(FlushState::None),
+            error: Mutex::new(None),
+            signal: (Mutex::new(0), Condvar::new()),
+            settings,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Moving,
+            1 => Phase::Flushing,
+            _ => Phase::Finishing,
+        }
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+
+    /// No mover should start anything new.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.failed.load(Ordering::Acquire) || self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Ends the transfer with its first error.
+    pub(crate) fn fail(&self, error: EngineError) {
+        self.error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+        self.notify();
+    }
+
+    pub(crate) fn take_error(&self) -> Option<EngineError> {
+        self.error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// The target answered the flush.
+    pub(crate) fn flushed(&self) {
+        *self.flush.lock().unwrap_or_else(PoisonError::into_inner) = FlushState::Done;
+        self.notify();
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        *self.flush.lock().unwrap_or_else(PoisonError::into_inner) == FlushState::Done
+    }
+
+    /// Something changed that the coordinator waits for.
+    pub(crate) fn notify(&self) {
+        *self.signal.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.signal.1.notify_all();
+    }
+
+    /// Waits for a change or the timeout.
+    pub(crate) fn wait(&self, seen: &mut u64, timeout: Duration) {
+        let guard = self.signal.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self
+            .signal
+            .1
+            .wait_timeout_while(guard, timeout, |count| *count == *seen)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        *seen = *guard;
+    }
+
+    /// Counts acknowledged bytes.
+    pub(crate) fn done(&self, kind: WorkKind, len: u64) {
+        add(
+            if kind == WorkKind::Data {
+                &self.data_bytes
+            } else {
+                &self.zero_bytes
+            },
+            len,
+        );
+    }
+}
+
+/// Spreads bytes over time without a lock: each taker moves the moment at which the next may go.
+pub(crate) struct Pacer {
+    rate_bytes_per_s: AtomicU64,
+    start: Instant,
+    /// Nanoseconds after `start` at which the bytes granted so far are used up.
+    spent_until_ns: AtomicU64,
+}
+
+/// How far ahead of the rate a burst may run.
+const BURST: Duration = Duration::from_millis(50);
+
+impl Pacer {
+    fn new(rate_bytes_per_s: Option<u64>) -> Self {
+        Self {
+            rate_bytes_per_s: AtomicU64::new(rate_bytes_per_s.unwrap_or(0)),
+            start: Instant::now(),
+            spent_until_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes the rate; 0 is unlimited.
+    pub(crate) fn set_rate(&self, rate_bytes_per_s: u64) {
+        self.rate_bytes_per_s
+            .store(rate_bytes_per_s, Ordering::Relaxed);
+    }
+
+    /// Grants `len` bytes, or says when to ask again.
+    pub(crate) fn try_take(&self, now: Instant, len: u64) -> Result<(), Instant> {
+        let rate = self.rate_bytes_per_s.load(Ordering::Relaxed);
+        if rate == 0 {
+            return Ok(());
+        }
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = nanos(now.saturating_duration_since(self.start));
+        let cost = u128::from(len) * 1_000_000_000 / u128::from(rate);
+        let cost_ns = u64::try_from(cost).unwrap_or(u64::MAX);
+        let burst_ns = nanos(BURST);
+        let granted =
+            self.spent_until_ns
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
+                    (until <= now_ns.saturating_add(burst_ns))
+                        .then(|| until.max(now_ns).saturating_add(cost_ns))
+                });
+        match granted {
+            Ok(_) => Ok(()),
+            Err(until) => Err(self.start + Duration::from_nanos(until.saturating_sub(burst_ns))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pacer_keeps_its_rate_over_any_second() {
+        let pacer = Pacer::new(Some(1_000_000));
+        let mut now = pacer.start;
+        let (mut taken, mut refused) = (0u64, 0);
+        let end = now + Duration::from_secs(10);
+        while now < end {
+            match pacer.try_take(now, 10_000) {
+                Ok(()) => taken += 10_000,
+                Err(later) => {
+                    assert!(later > now, "a refusal names a later moment");
+                    refused += 1;
+                    now = later;
+                }
+            }
+        }
+        assert!(
+            (9_900_000..=10_200_000).contains(&taken),
+            "{taken} bytes in 10 s"
+        );
+        assert!(refused > 0);
+        pacer.set_rate(0);
+        assert!(pacer.try_take(now, u64::MAX).is_ok());
+    }
+}
