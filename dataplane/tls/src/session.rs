@@ -440,6 +440,6 @@ const _: () = assert!(5 + RECORD_OVERHEAD <= CONTROL_RECORD_MAX);
 const _: () = assert!(CONTROL_RECORDS_RESERVED >= 2);
 
 #[cfg(test)]
-mod properties;
+mod property_tests;
 #[cfg(test)]
 mod tests;
