@@ -2,6 +2,9 @@
 //!
 //! A shard talks to the kernel through [`Backend`] only. Memory that the kernel may touch belongs to an
 //! [`Op`]; the backend owns it until the completion gives it back, so safe code cannot reach it meanwhile.
+//!
+//! The parts without system calls run under Miri:
+//! `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p sys --lib -- arena slab parts cursor tag`
 
 pub mod arena;
 pub mod backend;

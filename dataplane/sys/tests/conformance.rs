@@ -67,5 +67,6 @@ suite! {
     cases_turns::a_message_sent_before_waking_is_seen_after_it,
     cases_turns::waiting_returns_at_once_while_completions_wait,
     cases_turns::dropping_gives_all_leases_back,
+    cases_turns::dropping_releases_files_at_once,
     cases_turns::a_backend_may_move_to_the_thread_that_uses_it,
 }

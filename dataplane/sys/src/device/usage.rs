@@ -13,7 +13,7 @@ use super::facts;
 /// Sentences like "is mounted on /mnt"; empty when nothing is known to use it.
 pub(super) fn users_of_device(rdev: u64) -> Vec<String> {
     let mut devices = vec![(rdev, "is".to_owned())];
-    devices.extend(partitions(rdev));
+    devices.extend(partitions(&facts::sysfs_of(rdev)));
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let mut users = Vec::new();
@@ -32,8 +32,8 @@ pub(super) fn users_of_device(rdev: u64) -> Vec<String> {
 }
 
 /// (device number, "partition sdb1 is") of each partition.
-fn partitions(rdev: u64) -> Vec<(u64, String)> {
-    let Ok(entries) = fs::read_dir(facts::sysfs_of(rdev)) else {
+fn partitions(sysfs: &Path) -> Vec<(u64, String)> {
+    let Ok(entries) = fs::read_dir(sysfs) else {
         return Vec::new();
     };
     entries
@@ -164,5 +164,28 @@ broken line
     #[test]
     fn escapes_are_undone_and_stray_backslashes_kept() {
         assert_eq!(unescape(r"a\040b\134c\9"), r"a b\c\9");
+    }
+
+    #[cfg(not(miri))]
+    #[test]
+    fn holders_and_partitions_are_read_from_sysfs() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = sysfs.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("holders/dm-3/dm/name", "vg-root\n");
+        write("holders/md127/dev", "9:127\n");
+        write("sdb1/partition", "1\n");
+        write("sdb1/dev", "8:17\n");
+        write("queue/rotational", "0\n");
+        let mut found = holders(sysfs.path());
+        found.sort();
+        assert_eq!(found, ["device-mapper vg-root (dm-3)", "md127"]);
+        assert_eq!(
+            partitions(sysfs.path()),
+            [(makedev(8, 17), "partition sdb1 is".to_owned())]
+        );
     }
 }

@@ -269,6 +269,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
         fn positions_follow_the_totals(steps in prop::collection::vec((0usize..9000, 0usize..9000), 1..100)) {
             let mut cursor = Cursor::new(8192);

@@ -28,8 +28,24 @@ impl Inner {
             let _ = shutdown(entry.fd.as_raw_fd(), Shutdown::Both);
         }
         let drained = self.drain();
+        if drained {
+            self.give_up_tables();
+        }
         self.enter_fd.unregister();
         drained
+    }
+
+    /// The kernel ends a closed ring in the background. Until then its tables would keep devices claimed and
+    /// sockets open that the caller believes closed.
+    fn give_up_tables(&self) {
+        let submitter = self.uring.submitter();
+        if self.fixed_files {
+            // A failure leaves it to the background, nothing more.
+            let _ = submitter.unregister_files();
+        }
+        if self.registered.is_active() {
+            let _ = submitter.unregister_buffers();
+        }
     }
 
     fn drain(&mut self) -> bool {

@@ -63,6 +63,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
         fn tags_survive_the_kernel(index: u32, generation in 0..=GENERATION_MAX) {
             let key = Key { index, generation };

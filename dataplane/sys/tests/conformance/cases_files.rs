@@ -363,6 +363,8 @@ pub(crate) fn a_removed_file_finishes_its_operations_first(bed: &mut Bed) {
     }
     bed.turn(Duration::from_millis(1));
     assert!(weak.upgrade().is_none(), "closed after the last operation");
+    // Refused while anything still holds its lock.
+    bed.target("disk", MIB);
     assert!(
         std::fs::read(bed.path("disk")).unwrap()[..40_960]
             .iter()

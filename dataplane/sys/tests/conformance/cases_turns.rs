@@ -163,6 +163,28 @@ pub(crate) fn dropping_gives_all_leases_back(bed: &mut Bed) {
     drop(theirs);
 }
 
+pub(crate) fn dropping_releases_files_at_once(bed: &mut Bed) {
+    let file = bed.backend.add_file(bed.target("disk", 1 << 20)).unwrap();
+    let (lease, via) = (bed.filled(1), Via::Direct);
+    bed.push(
+        Op::Write {
+            file,
+            lease,
+            at: 0,
+            len: 4096,
+            offset: 0,
+            via,
+            dsync: false,
+        },
+        1,
+    );
+    bed.wait_op(1).0.unwrap();
+    let other = crate::bed::poll();
+    drop(std::mem::replace(&mut bed.backend, Box::new(other)));
+    // Refused while anything still holds the lock of the first.
+    bed.target("disk", 1 << 20);
+}
+
 pub(crate) fn a_backend_may_move_to_the_thread_that_uses_it(bed: &mut Bed) {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let socket = bed.stream(ours, &[]);
