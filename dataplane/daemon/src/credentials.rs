@@ -17,8 +17,7 @@ use crate::exit::{Exit, Failure};
 pub(crate) const CA_CERT: &str = "ca-cert.pem";
 /// Largest PEM file we read; a bundle of every public authority has a quarter of it.
 const PEM_BYTES_MAX: u64 = 1 << 20;
-/// What the NBD service is called inside TLS.
-pub(crate) const ALPN_NBD: &[u8] = b"nbd";
+pub(crate) use tls::ALPN_NBD;
 
 /// Whose certificate is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,17 +62,32 @@ pub(crate) fn load(dir: &Path, role: Role) -> Result<tls::Credentials, Failure> 
     })
 }
 
+/// Every suite we speak, by IANA name. A preferred one moves to the front and the others stay behind it.
+pub(crate) const SUITES: [&str; 3] = [
+    "TLS_AES_128_GCM_SHA256",
+    "TLS_AES_256_GCM_SHA384",
+    "TLS_CHACHA20_POLY1305_SHA256",
+];
+
+/// The order of suites with `preferred` in front; `None` lets the CPU decide.
+pub(crate) fn suite_order(preferred: Option<&'static str>) -> Option<Vec<&'static str>> {
+    let preferred = preferred?;
+    let rest = SUITES.into_iter().filter(|suite| *suite != preferred);
+    Some(std::iter::once(preferred).chain(rest).collect())
+}
+
 /// The rustls configuration of a client that speaks NBD; `alpn` is empty for STARTTLS, where no other
 /// protocol could be meant.
 pub(crate) fn client_config(
     dir: &Path,
     alpn: &[&[u8]],
+    preferred_suite: Option<&'static str>,
 ) -> Result<Arc<rustls::ClientConfig>, Failure> {
     let credentials = load(dir, Role::Client)?;
     let policy = tls::TlsPolicy {
         alpn: alpn.iter().map(|name| name.to_vec()).collect(),
         client_certificate_required: false,
-        suites: None,
+        suites: suite_order(preferred_suite),
     };
     tls::client_config(&credentials, &policy)
         .map_err(|error| Failure::tls(dir.display().to_string(), &error))

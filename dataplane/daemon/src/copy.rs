@@ -1,0 +1,304 @@
+//! `copy SOURCE TARGET`: from flags to a transfer, and from its outcome to a result.
+
+mod extents_file;
+mod image;
+mod qemu;
+mod settings;
+mod signals;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use engine::engine::ARENA_BYTES;
+use engine::{
+    Cancel, Endpoint, Engine, EngineConfig, ExtentSet, NbdClient, Progress, TransferSpec, transfer,
+};
+use nix::sys::resource::{UsageWho, getrusage};
+use sys::{DeviceFile, OpenIntent, OpenOptions};
+
+use crate::cli::{CopyArgs, OutputFormat, SourceFormat};
+use crate::endpoint::{ConnectOptions, endpoint};
+use crate::exit::{Failure, Side};
+use crate::report::{self, copied::CopyFacts, copied::CopyResult, progress::ProgressView};
+use crate::uri::{Uri, UriError};
+use qemu::{ImageOptions, ImageServer};
+use settings::Settings;
+
+/// Longest time the shards may take to end after the transfer did.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the verb.
+pub(crate) fn run(args: &CopyArgs) -> Result<(), Failure> {
+    let source_uri = read_uri(&args.source)?;
+    let target_uri = read_uri(&args.target)?;
+    let settings = Settings::of(args)?;
+    let connect = ConnectOptions {
+        tls_dir: args.tls_dir.clone(),
+        suite: settings.tunables.aead(),
+        connect_timeout: Duration::from_secs(args.connect_timeout),
+    };
+    let cancel = Cancel::default();
+    signals::watch(&cancel)?;
+    let source = SourceEnd::open(&source_uri, args, &settings, &connect, &cancel)?;
+    let target = endpoint(&target_uri, &connect)?;
+    let extents = read_extents(args, &source)?;
+    let spec = settings.spec(args, source.endpoint(), target, extents);
+    let copy = Copy {
+        args,
+        source_uri,
+        target_uri,
+        settings,
+        source,
+    };
+    copy.transfer(&spec, &cancel)
+}
+
+/// Everything a copy is made of, beside its transfer.
+struct Copy<'a> {
+    args: &'a CopyArgs,
+    source_uri: Uri,
+    target_uri: Uri,
+    settings: Settings,
+    source: SourceEnd,
+}
+
+impl Copy<'_> {
+    fn transfer(self, spec: &TransferSpec, cancel: &Cancel) -> Result<(), Failure> {
+        if cancel.is_cancelled() {
+            return Err(qemu::interrupted(self.source_uri.to_string()));
+        }
+        let engine = self.start_engine()?;
+        let mut view = ProgressView::new(self.args.progress);
+        let mut last = Progress::default();
+        let outcome = transfer::run(&engine, spec, cancel, &mut |progress| {
+            last = *progress;
+            view.observe(progress);
+        });
+        view.finish(&last);
+        let shards = engine.shard_count();
+        let stopped = engine.stop(STOP_TIMEOUT);
+        let report = match outcome {
+            Ok(report) => report,
+            Err(error) => {
+                let failure = Failure::engine(self.guilty_side(&error.on), &error);
+                return Err(match self.source {
+                    SourceEnd::Image { server, .. } => server.explain(failure),
+                    SourceEnd::Direct { .. } => failure,
+                });
+            }
+        };
+        // The bytes are durable, so a shard that did not end in time is no failure of the copy.
+        if let Err(error) = stopped {
+            report::warning(&format!("a shard did not end: {error}"));
+        }
+        self.tell(shards, report)
+    }
+
+    fn start_engine(&self) -> Result<Engine, Failure> {
+        let runtime = sys::runtime::select(self.settings.tunables.runtime())
+            .map_err(|error| Failure::setup(Side::Local, &error))?;
+        let config = EngineConfig {
+            shards: self.settings.shards,
+            runtime,
+            arena_bytes: ARENA_BYTES,
+            pin: self.settings.tunables.pin(),
+            tunables: std::sync::Arc::clone(&self.settings.tunables),
+        };
+        Engine::start(config).map_err(|error| Failure::engine(Side::Local, &error))
+    }
+
+    /// Whose protocol was broken: the end that `on` names, else the only one that speaks any.
+    fn guilty_side(&self, on: &str) -> Side {
+        let (source, target) = (self.source_uri.to_string(), self.target_uri.to_string());
+        let target_speaks = matches!(self.target_uri, Uri::Nbd(_));
+        if on.contains(&source) && !on.contains(&target) || !target_speaks {
+            Side::Source
+        } else {
+            Side::Target
+        }
+    }
+
+    fn tell(self, shards: usize, report: transfer::TransferReport) -> Result<(), Failure> {
+        let mut facts = CopyFacts {
+            source: self.source_uri.to_string(),
+            target: self.target_uri.to_string(),
+            source_format: self.source.format().map(SourceFormat::name),
+            shards,
+            source_bytes: self.source.size_bytes(),
+            source_allocated_bytes: allocated_bytes(&self.source_uri),
+            target_allocated_bytes: allocated_bytes(&self.target_uri),
+            helper_cpu_seconds: None,
+            warnings: self.settings.warnings,
+        };
+        if let Uri::Path(path) = &self.target_uri
+            && image::looks_like_image(path)
+        {
+            let warning = "the target is written raw in spite of the extension of its name";
+            facts
+                .warnings
+                .push(format!("{warning}: {}", path.display()));
+        }
+        if let SourceEnd::Image { server, .. } = self.source {
+            // Its CPU time counts for us once it has ended.
+            drop(server);
+            facts.helper_cpu_seconds = children_cpu_seconds();
+        }
+        let result = CopyResult::new(facts, report);
+        match self.args.output {
+            OutputFormat::Json => report::object(&result),
+            OutputFormat::Text => {
+                result
+                    .warnings()
+                    .iter()
+                    .for_each(|warning| report::warning(warning));
+                report::text(&result.to_text())
+            }
+        }
+    }
+}
+
+/// The source, opened far enough to know its size.
+enum SourceEnd {
+    /// What the engine reads itself.
+    Direct {
+        endpoint: Endpoint,
+        size_bytes: u64,
+        format: Option<SourceFormat>,
+    },
+    /// An image behind qemu-nbd.
+    Image {
+        server: Box<ImageServer>,
+        format: SourceFormat,
+    },
+}
+
+impl SourceEnd {
+    fn open(
+        uri: &Uri,
+        args: &CopyArgs,
+        settings: &Settings,
+        connect: &ConnectOptions,
+        cancel: &Cancel,
+    ) -> Result<Self, Failure> {
+        let Uri::Path(path) = uri else {
+            if args
+                .source_format
+                .is_some_and(|format| format != SourceFormat::Raw)
+            {
+                return Err(Failure::usage(
+                    "--source-format is for files",
+                    uri.to_string(),
+                    "an nbd server gives the disk itself: leave the flag out",
+                ));
+            }
+            let endpoint = endpoint(uri, connect)?;
+            let size_bytes = size_of(uri, &endpoint)?;
+            return Ok(Self::Direct {
+                endpoint,
+                size_bytes,
+                format: None,
+            });
+        };
+        match image::format_of(path, args.source_format)? {
+            SourceFormat::Raw => {
+                let size_bytes = file_size(path)?;
+                let endpoint = Endpoint::Path(path.clone());
+                Ok(Self::Direct {
+                    endpoint,
+                    size_bytes,
+                    format: Some(SourceFormat::Raw),
+                })
+            }
+            format => {
+                let options = ImageOptions {
+                    allow_backing: args.allow_backing,
+                    connections: settings.connections,
+                    connect_timeout: connect.connect_timeout,
+                    cancel,
+                };
+                let server = Box::new(ImageServer::start(path, format, &options)?);
+                Ok(Self::Image { server, format })
+            }
+        }
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Direct { endpoint, .. } => endpoint.clone(),
+            Self::Image { server, .. } => server.endpoint(),
+        }
+    }
+
+    fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Direct { size_bytes, .. } => *size_bytes,
+            Self::Image { server, .. } => server.size_bytes(),
+        }
+    }
+
+    fn format(&self) -> Option<SourceFormat> {
+        match self {
+            Self::Direct { format, .. } => *format,
+            Self::Image { format, .. } => Some(*format),
+        }
+    }
+}
+
+fn read_uri(text: &std::ffi::OsStr) -> Result<Uri, Failure> {
+    Uri::from_os(text).map_err(|error: UriError| error.into_failure(&text.to_string_lossy()))
+}
+
+fn size_of(uri: &Uri, endpoint: &Endpoint) -> Result<u64, Failure> {
+    match endpoint {
+        Endpoint::Path(path) => file_size(path),
+        Endpoint::Null {
+            size_bytes: Some(size),
+        } => Ok(*size),
+        Endpoint::Null { size_bytes: None } => Err(Failure::usage(
+            "a null source needs a size",
+            uri.to_string(),
+            "write null:10G",
+        )),
+        Endpoint::Nbd(nbd) => {
+            let client =
+                NbdClient::connect(nbd).map_err(|error| Failure::engine(Side::Source, &error))?;
+            let size_bytes = client.params().info.size_bytes;
+            client.disconnect();
+            Ok(size_bytes)
+        }
+    }
+}
+
+fn file_size(path: &Path) -> Result<u64, Failure> {
+    DeviceFile::open(path, OpenIntent::Source, &OpenOptions::default())
+        .map(|file| file.size_bytes())
+        .map_err(|error| Failure::setup(Side::Source, &error))
+}
+
+fn read_extents(args: &CopyArgs, source: &SourceEnd) -> Result<Option<ExtentSet>, Failure> {
+    args.extents
+        .as_ref()
+        .map(|path| extents_file::read(path, source.size_bytes()))
+        .transpose()
+}
+
+/// What a regular file takes on its file system; `None` for everything else.
+fn allocated_bytes(uri: &Uri) -> Option<u64> {
+    /// Unit of `st_blocks`, whatever the file system's own.
+    const STAT_BLOCK_BYTES: u64 = 512;
+    let Uri::Path(path) = uri else { return None };
+    let metadata = std::fs::metadata(path).ok()?;
+    metadata
+        .is_file()
+        .then(|| metadata.blocks() * STAT_BLOCK_BYTES)
+}
+
+fn children_cpu_seconds() -> Option<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).ok()?;
+    let seconds = |time: nix::sys::time::TimeVal| {
+        Duration::from_secs(time.tv_sec().unsigned_abs())
+            + Duration::from_micros(time.tv_usec().unsigned_abs())
+    };
+    Some((seconds(usage.user_time()) + seconds(usage.system_time())).as_secs_f64())
+}
