@@ -245,7 +245,7 @@ pub enum TransferEvent {
         /// Since the epoch of Unix.
         at_ms: u64,
         /// Everything about the transfer.
-        transfer: TransferView,
+        transfer: Box<TransferView>,
     },
     /// Events that are no longer kept; the next ones follow.
     Gap(EventGap),
