@@ -1,0 +1,138 @@
+//! Children: started, timed, ended by their own handles.
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::{
+        resource::{UsageWho, getrusage},
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
+};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// What one run cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub seconds: f64,
+    pub sender_cpu: f64,
+    pub target_cpu: f64,
+}
+
+/// A server in the background; ends with the value.
+pub(crate) struct Server {
+    child: Child,
+    // Kept open: a server that writes more lines must not find a closed pipe.
+    _stdout: Option<BufReader<std::process::ChildStdout>>,
+}
+
+impl Server {
+    /// Starts a server and waits for a line that `ready` accepts.
+    pub(crate) fn start_until(
+        mut command: Command,
+        ready: impl Fn(&str) -> bool,
+    ) -> Result<(Self, String)> {
+        let name = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| name.clone())?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let mut reader = BufReader::new(stdout);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if reader.read_line(&mut line)? == 0 {
+                let status = child.wait()?;
+                bail!("{name} ended before it listened ({status})");
+            }
+            if ready(line.trim()) {
+                return Ok((
+                    Self {
+                        child,
+                        _stdout: Some(reader),
+                    },
+                    line.trim().to_owned(),
+                ));
+            }
+        }
+    }
+
+    /// Takes over a child that is ready already.
+    pub(crate) fn adopt(child: Child) -> Self {
+        Self {
+            child,
+            _stdout: None,
+        }
+    }
+
+    /// An error when it ended.
+    pub(crate) fn still_runs(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the server ended: {status}"),
+        }
+    }
+
+    /// CPU seconds so far.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).context(path)?;
+        // Fields 14 and 15 (proc(5)), counted behind the name in parentheses; the kernel's unit is 1/100 s.
+        let (_, rest) = stat.rsplit_once(')').context("no name in stat")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+        Ok(ticks / 100.0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // It may be gone already; waiting settles both cases.
+            let _gone = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let _status = self.child.wait();
+    }
+}
+
+fn children_cpu() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let seconds = |time: nix::sys::time::TimeVal| {
+        Duration::from_secs(time.tv_sec().unsigned_abs()).as_secs_f64()
+            + Duration::from_micros(time.tv_usec().unsigned_abs()).as_secs_f64()
+    };
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}
+
+/// Runs a sender to its end against a server.
+pub(crate) fn timed(command: &mut Command, server: &Server) -> Result<Run> {
+    let name = format!("{command:?}");
+    let (target_before, sender_before) = (server.cpu_seconds()?, children_cpu()?);
+    let begun = Instant::now();
+    let output = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| name.clone())?
+        .wait_with_output()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    if !output.status.success() {
+        bail!(
+            "{name}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(Run {
+        seconds,
+        sender_cpu: children_cpu()? - sender_before,
+        target_cpu: server.cpu_seconds()? - target_before,
+    })
+}
