@@ -2,7 +2,7 @@
 //!
 //! What the kernel may touch is owned here until its last completion: operations with their leases in the
 //! in-flight table, receive rings in the socket table. Two tiers share everything but receiving: *rich* has a
-//! multishot receive per socket that consumes a buffer ring piece by piece (6.12), *plain* receives once and
+//! multishot receive per socket that consumes a buffer ring incrementally (6.12), *plain* receives once and
 //! arms again (6.1).
 //!
 //! A ring is made disabled and belongs to the thread that first calls `submit_and_wait`.
@@ -87,12 +87,12 @@ pub(crate) struct Inner {
     /// Target of the standing read of the waker's eventfd.
     wake_count: Box<u64>,
     wake_armed: bool,
-    /// Sockets whose receive must be started at the next submission.
-    to_arm: VecDeque<Key>,
+    /// Sockets with room to hand out or a receive to start at the next submission.
+    to_serve: VecDeque<Key>,
     /// Operations the kernel answered with EAGAIN or EINTR.
     to_retry: VecDeque<Key>,
-    /// Sockets with initial bytes that no completion announced yet.
-    to_announce: VecDeque<Key>,
+    /// Sockets with so many initial bytes that no completion announced yet.
+    to_announce: VecDeque<(Key, u32)>,
     features: Vec<(String, bool)>,
     notes: Vec<String>,
 }
@@ -129,7 +129,7 @@ impl Ring {
             waker,
             wake_count: Box::new(0),
             wake_armed: false,
-            to_arm: VecDeque::with_capacity(sockets),
+            to_serve: VecDeque::with_capacity(sockets),
             to_retry: VecDeque::with_capacity(entries),
             to_announce: VecDeque::with_capacity(sockets),
             features: made.features,

@@ -33,6 +33,7 @@ suite! {
     cases_sockets::a_stream_arrives_in_order_and_in_one_piece_across_the_wrap,
     cases_sockets::tiny_and_huge_writes_arrive_alike,
     cases_sockets::initial_bytes_stand_first_and_are_announced,
+    cases_sockets::consuming_initial_bytes_early_is_not_the_end,
     cases_sockets::a_ring_full_of_initial_bytes_goes_on_after_consuming,
     cases_sockets::the_end_of_a_stream_is_told_once_after_its_bytes,
     cases_sockets::a_reset_is_a_fault_of_the_peer,

@@ -39,8 +39,8 @@ pub(super) struct SocketEntry {
 
 struct Rx {
     ring: MirroredRing,
-    /// Initial bytes that no completion announced yet.
-    announce: bool,
+    /// So many initial bytes that no completion announced yet.
+    announce: u32,
     /// The stream ended or broke, and the shard was told.
     over: bool,
 }
@@ -74,9 +74,10 @@ impl Poll {
         net::require_stream(&fd)?;
         set_nonblocking(&fd, true)?;
         let ring = tables::receive_ring(mode, initial)?;
+        let announce = u32::try_from(initial.len()).expect("at most tables::RING_BYTES_MAX");
         let rx = ring.map(|ring| Rx {
             ring,
-            announce: !initial.is_empty(),
+            announce,
             over: false,
         });
         let Some(key) = self.sockets.next_key() else {
@@ -232,13 +233,12 @@ impl Poll {
         };
         entry.queued = false;
         let token = entry.token;
-        if let Some(rx) = entry.rx.as_mut().filter(|rx| rx.announce) {
-            rx.announce = false;
-            let unread = u32::try_from(rx.ring.unread().len()).expect("at most RING_BYTES_MAX");
+        if let Some(rx) = entry.rx.as_mut().filter(|rx| rx.announce > 0) {
+            let outcome = Ok(std::mem::take(&mut rx.announce));
             self.ready.push_back(Completion::Rx {
                 socket: key.into(),
                 token,
-                outcome: Ok(unread),
+                outcome,
             });
         }
         if let Some(outcome) = entry.receive_to_ring() {
@@ -336,7 +336,7 @@ impl SocketEntry {
     fn has_something_to_try(&self) -> bool {
         let rx = self.rx.as_ref();
         let wants_bytes = self.receiving.is_some() || rx.is_some_and(Rx::has_room);
-        rx.is_some_and(|rx| rx.announce)
+        rx.is_some_and(|rx| rx.announce > 0)
             || self.readable && wants_bytes
             || self.writable && self.sending.is_some()
     }

@@ -93,7 +93,7 @@ impl Inner {
             }
             self.to_retry.pop_front();
         }
-        self.arm_receives();
+        self.serve_receives();
     }
 
     fn arm_waker(&mut self) -> bool {

@@ -1,7 +1,7 @@
 //! Receiving into a socket's mirrored ring, without being asked for each piece.
 //!
 //! At most one receive per socket is in flight: multishot over a buffer ring (`rx_multi`), or a single one
-//! into the free part. It is armed again at the next submission, after the shard had its turn to consume.
+//! into the free part. It is armed at the next submission, after the shard had its turn to consume.
 
 use io_uring::{cqueue, opcode, squeue};
 
@@ -18,7 +18,7 @@ pub(super) struct Rx {
     buffers: Option<BufferRing>,
     /// The last single receive took all there was: wait for more before trying.
     poll_first: bool,
-    /// Stands in `to_arm`.
+    /// Stands in `to_serve`.
     queued: bool,
     /// The stream ended or broke, and the shard was told.
     over: bool,
@@ -40,14 +40,27 @@ impl Rx {
         self.state == State::Armed
     }
 
-    /// Room that is worth a receive. A single one waits for a quarter of the ring: a reader that fell behind
-    /// would otherwise cause many tiny receives.
+    /// Worth a receive. A single one waits for a quarter of the ring: a reader that fell behind would
+    /// otherwise cause many tiny receives.
     fn has_room(&self) -> bool {
         let cursor = self.ring.cursor();
         match &self.buffers {
             Some(buffers) => buffers.room(cursor) > 0,
             None => cursor.free_bytes() >= cursor.size_bytes() / 4,
         }
+    }
+
+    /// Something to do at the next submission.
+    fn wants_service(&self) -> bool {
+        let stretch = self
+            .buffers
+            .as_ref()
+            .is_some_and(|buffers| buffers.has_stretch(&self.ring));
+        !self.over && (stretch || self.wants_arm())
+    }
+
+    fn wants_arm(&self) -> bool {
+        !self.over && self.state == State::Idle && self.has_room()
     }
 }
 
@@ -103,61 +116,69 @@ impl Inner {
             return;
         };
         rx.ring.consume(len);
-        if let (Some(buffers), Some(table)) = (&mut rx.buffers, &self.buffer_rings) {
-            buffers.hand_out(table, &rx.ring);
-        }
-        self.want_arm(key);
+        self.want_service(key);
     }
 
     /// Initial bytes are told of like received ones.
     pub(super) fn announce(&mut self) -> Option<Completion> {
-        let key = self.to_announce.pop_front()?;
-        let entry = self.live_socket(key)?;
-        let unread = entry.rx.as_ref()?.ring.unread().len();
-        let outcome = Ok(u32::try_from(unread).expect("a ring is at most tables::RING_BYTES_MAX"));
+        let (key, len) = self.to_announce.pop_front()?;
+        let token = self.live_socket(key)?.token;
         Some(Completion::Rx {
             socket: key.into(),
-            token: entry.token,
-            outcome,
+            token,
+            outcome: Ok(len),
         })
     }
 
-    /// Queues the socket for arming if there is anything to do.
-    pub(super) fn want_arm(&mut self, key: Key) {
-        let Some(rx) = self
-            .sockets
-            .get_mut(key)
-            .and_then(|entry| entry.rx.as_mut())
-        else {
-            return;
-        };
-        if rx.state == State::Idle && !rx.over && !rx.queued && rx.has_room() {
+    /// Queues the socket for `serve_receives` if there is anything to do.
+    pub(super) fn want_service(&mut self, key: Key) {
+        let Some(rx) = self.rx_mut(key) else { return };
+        if !rx.queued && rx.wants_service() {
             rx.queued = true;
-            self.to_arm.push_back(key);
+            self.to_serve.push_back(key);
         }
     }
 
-    pub(super) fn arm_receives(&mut self) {
-        while let Some(&key) = self.to_arm.front() {
+    /// Hands out room and starts receives. Once per turn, so that all that was consumed in it makes one
+    /// stretch.
+    pub(super) fn serve_receives(&mut self) {
+        while let Some(&key) = self.to_serve.front() {
+            let table = self.buffer_rings.as_ref();
+            let rx = self
+                .sockets
+                .get_mut(key)
+                .and_then(|entry| entry.rx.as_mut());
+            if let (Some(rx), Some(table)) = (rx, table)
+                && let Some(buffers) = &mut rx.buffers
+            {
+                buffers.hand_out(table, &rx.ring);
+            }
             if let Some(entry) = self.receive_entry(key) {
                 if !self.push_entry(&entry) {
                     return;
                 }
-                if let Some(rx) = self
-                    .sockets
-                    .get_mut(key)
-                    .and_then(|entry| entry.rx.as_mut())
-                {
+                if let Some(rx) = self.rx_mut(key) {
                     rx.state = State::Armed;
-                    rx.queued = false;
                 }
             }
-            self.to_arm.pop_front();
+            if let Some(rx) = self.rx_mut(key) {
+                rx.queued = false;
+            }
+            self.to_serve.pop_front();
         }
     }
 
+    fn rx_mut(&mut self, key: Key) -> Option<&mut Rx> {
+        self.sockets.get_mut(key)?.rx.as_mut()
+    }
+
+    /// None when a receive is in flight, or not worth it.
     fn receive_entry(&self, key: Key) -> Option<squeue::Entry> {
-        let rx = self.live_socket(key)?.rx.as_ref()?;
+        let rx = self
+            .live_socket(key)?
+            .rx
+            .as_ref()
+            .filter(|rx| rx.wants_arm())?;
         let (fd, flags) = self.socket_target(key);
         let entry = match &rx.buffers {
             Some(buffers) => opcode::RecvMulti::new(fd, buffers.group()).build(),
@@ -183,7 +204,7 @@ impl Inner {
             self.release_socket(key);
             return None;
         }
-        self.want_arm(key);
+        self.want_service(key);
         let outcome = outcome?;
         Some(Completion::Rx {
             socket: key.into(),
@@ -219,10 +240,10 @@ impl Rx {
     /// `len` bytes arrived. The kernel's account must agree with ours, else the stream cannot be trusted.
     fn count(&mut self, len: i32, entry: &cqueue::Entry) -> Result<u32, i32> {
         let bytes = usize::try_from(len).map_err(|_| libc::EPROTO)?;
-        match &self.buffers {
+        match &mut self.buffers {
             Some(buffers) => {
                 let id = cqueue::buffer_select(entry.flags()).ok_or(libc::EPROTO)?;
-                if !buffers.continues(self.ring.cursor(), id, bytes) {
+                if !buffers.fill(self.ring.cursor(), id, bytes) {
                     return Err(libc::EPROTO);
                 }
             }

@@ -1,14 +1,17 @@
-//! Receiving by one multishot RECV that consumes a buffer ring piece by piece (rich tier).
+//! Receiving by one multishot RECV that consumes a buffer ring incrementally (rich tier).
 //!
-//! The buffers of a socket's group are the pieces of its mirrored ring, handed to the kernel in stream order.
-//! With incremental consumption the kernel continues in a piece where it stopped, so bytes arrive without
-//! gaps and every completion just moves the write cursor. A piece goes back to the kernel once it is
-//! consumed to its end.
+//! The buffers of a socket's group are consecutive stretches of its mirrored ring, handed to the kernel in
+//! stream order: whatever the reader has consumed becomes the next one, across the wrap as well, because the
+//! ring is mapped twice. With incremental consumption the kernel continues in a buffer where it stopped, so
+//! bytes arrive without gaps and every completion just moves the write cursor.
 //!
 //! ```text
 //! stream   ....consumed......written..........handed.........consumed + size
 //! owner        | reader        | kernel         | nobody yet    |
 //! ```
+//!
+//! Bundles (one completion for several buffers) are not used: stretches are long already, and kernels from
+//! 6.13.11 on mixed up the order of incremental buffers in bundles (liburing issues 1409 and 1423).
 
 use std::{
     io,
@@ -19,35 +22,42 @@ use io_uring::{IoUring, types::BufRingEntry};
 
 use crate::memory::{Cursor, Mapping, MirroredRing, PAGE_BYTES};
 
-/// Pieces per ring: what is not yet usable again is at most an eighth.
-pub(super) const PIECES: u16 = 8;
+/// Stretches that the kernel may hold at a time.
+pub(super) const ENTRIES: u16 = 16;
+/// A stretch is at least this part of the ring. So at most 8 whole ones fit into it, and the rest of one
+/// begun: never more than ENTRIES. Smaller ones would cause many small receives.
+const STRETCH_PART: usize = 8;
+const _: () = assert!(STRETCH_PART + 1 < ENTRIES as usize && ENTRIES.is_power_of_two());
 /// IOU_PBUF_RING_INC.
 const INCREMENTAL: u16 = 2;
 
 /// One socket's buffer ring: a page of `table` that the kernel reads and writes.
 pub(super) struct BufferRing {
     group: u16,
-    tail: u16,
-    /// Stream position up to which room was handed to the kernel; a multiple of the piece size.
+    /// Stretches handed out and filled, ever; both wrap.
+    handed_count: u16,
+    filled_count: u16,
+    /// Stream position up to which room was handed to the kernel.
     handed: u64,
-    piece_bytes: u64,
+    /// Stream positions where the stretches end, by buffer id.
+    ends: [u64; ENTRIES as usize],
 }
 
 /// Tells the kernel where the group's ring is. It must be unregistered before `table` goes.
 pub(super) fn register_group(uring: &IoUring, table: &Mapping, group: u16) -> io::Result<()> {
-    let base = entries_of(table, group) as u64;
+    let base = entries_of(table, group).expose_provenance() as u64;
     // SAFETY: `base` is the start of a page inside `table`, which `Inner` keeps until after the ring is
-    // closed; PIECES entries of 16 bytes fit in it, and the page belongs to this group alone.
+    // closed; ENTRIES entries of 16 bytes fit in it, and the page belongs to this group alone.
     unsafe {
         uring
             .submitter()
-            .register_buf_ring_with_flags(base, PIECES, group, INCREMENTAL)
+            .register_buf_ring_with_flags(base, ENTRIES, group, INCREMENTAL)
     }
 }
 
 /// The first entry of the group's page.
 fn entries_of(table: &Mapping, group: u16) -> *mut BufRingEntry {
-    const { assert!(PIECES as usize * size_of::<BufRingEntry>() <= PAGE_BYTES) };
+    const { assert!(ENTRIES as usize * size_of::<BufRingEntry>() <= PAGE_BYTES) };
     let at = group as usize * PAGE_BYTES;
     assert!(at + PAGE_BYTES <= table.len_bytes(), "one page per group");
     // SAFETY: the page lies in the mapping (asserted above).
@@ -55,23 +65,27 @@ fn entries_of(table: &Mapping, group: u16) -> *mut BufRingEntry {
     page.cast().as_ptr()
 }
 
+/// A stretch's place in the buffer ring, which is also its buffer id.
+fn place(count: u16) -> u16 {
+    count & (ENTRIES - 1)
+}
+
 impl BufferRing {
-    /// Registers the group. `cursor` may already stand behind initial bytes.
+    /// Registers the group and hands out the free part. `ring` may already hold initial bytes.
     pub(super) fn register(
         uring: &IoUring,
         table: &Mapping,
         group: u16,
         ring: &MirroredRing,
     ) -> io::Result<Self> {
-        let cursor = ring.cursor();
-        let piece_bytes = (cursor.size_bytes() / usize::from(PIECES)) as u64;
         write_tail(table, group, 0);
         register_group(uring, table, group)?;
         let mut buffers = Self {
             group,
-            tail: 0,
-            handed: cursor.written(),
-            piece_bytes,
+            handed_count: 0,
+            filled_count: 0,
+            handed: ring.cursor().written(),
+            ends: [0; ENTRIES as usize],
         };
         buffers.hand_out(table, ring);
         Ok(buffers)
@@ -86,49 +100,64 @@ impl BufferRing {
         self.handed - cursor.written()
     }
 
-    /// True when `len` bytes in buffer `id` are what comes next in the stream.
-    pub(super) fn continues(&self, cursor: &Cursor, id: u16, len: usize) -> bool {
-        let piece = cursor.written() / self.piece_bytes;
-        let end = ((piece + 1) * self.piece_bytes).min(self.handed);
-        let expected = piece % u64::from(PIECES);
-        expected == u64::from(id) && cursor.written() + len as u64 <= end
+    /// The kernel put `len` bytes into buffer `id`. False when these are not the next ones of the stream:
+    /// then it cannot be trusted any more.
+    pub(super) fn fill(&mut self, cursor: &Cursor, id: u16, len: usize) -> bool {
+        let current = place(self.filled_count);
+        let end = self.ends[usize::from(current)];
+        let reached = cursor.written() + len as u64;
+        if self.filled_count == self.handed_count || id != current || reached > end {
+            return false;
+        }
+        if reached == end {
+            self.filled_count = self.filled_count.wrapping_add(1);
+        }
+        true
     }
 
-    /// Hands every piece to the kernel that the reader is done with. True if there was one.
-    pub(super) fn hand_out(&mut self, table: &Mapping, ring: &MirroredRing) -> bool {
-        let limit = ring.cursor().consumed() + ring.cursor().size_bytes() as u64;
-        let before = self.tail;
-        loop {
-            let piece = self.handed / self.piece_bytes;
-            let end = (piece + 1) * self.piece_bytes;
-            if end > limit {
-                break;
-            }
-            self.write_entry(table, ring, piece, end - self.handed);
-            self.handed = end;
-        }
-        if self.tail != before {
-            write_tail(table, self.group, self.tail);
-        }
-        self.tail != before
+    /// The reader is done with so much that handing it out is worth it.
+    pub(super) fn has_stretch(&self, ring: &MirroredRing) -> bool {
+        let cursor = ring.cursor();
+        let len = self.limit(cursor) - self.handed;
+        len >= (cursor.size_bytes() / STRETCH_PART) as u64
     }
 
-    fn write_entry(&mut self, table: &Mapping, ring: &MirroredRing, piece: u64, len: u64) {
+    /// One ring size ahead of the reader: what lies behind is still unread there.
+    fn limit(&self, cursor: &Cursor) -> u64 {
+        cursor.consumed() + cursor.size_bytes() as u64
+    }
+
+    /// Hands what the reader is done with to the kernel, once it is worth it.
+    pub(super) fn hand_out(&mut self, table: &Mapping, ring: &MirroredRing) {
+        if !self.has_stretch(ring) {
+            return;
+        }
+        let limit = self.limit(ring.cursor());
+        let len = limit - self.handed;
+        let held = self.handed_count.wrapping_sub(self.filled_count);
+        assert!(held < ENTRIES, "see STRETCH_PART");
+        self.write_entry(table, ring, len);
+        self.handed = limit;
+        self.ends[usize::from(place(self.handed_count))] = limit;
+        self.handed_count = self.handed_count.wrapping_add(1);
+        write_tail(table, self.group, self.handed_count);
+    }
+
+    fn write_entry(&self, table: &Mapping, ring: &MirroredRing, len: u64) {
         let size = ring.cursor().size_bytes() as u64;
         let position = usize::try_from(self.handed & (size - 1)).expect("below the ring's size");
-        let address = ring.address(position);
-        let at = usize::from(self.tail & (PIECES - 1));
-        // SAFETY: `at` is below PIECES and the entries are in the group's page (asserted there).
-        let entry = unsafe { entries_of(table, self.group).add(at) };
-        // SAFETY: the entry is beyond the published tail, so the kernel does not look at it: at most
-        // PIECES pieces are handed out at a time (`limit` is one ring size ahead of the reader). All-zero
-        // pages are valid entries. The tail field overlays the unused part of entry 0, which the
-        // setters leave alone.
+        let address = ring.address(position).as_ptr();
+        let id = place(self.handed_count);
+        // SAFETY: `id` is below ENTRIES and all entries are in the group's page (asserted there).
+        let entry = unsafe { entries_of(table, self.group).add(usize::from(id)) };
+        // SAFETY: the entry is beyond the published tail and the kernel is done with its last use
+        // (`held < ENTRIES`, asserted by the caller), so only we touch it. All-zero pages are valid
+        // entries. The tail overlays the unused part of entry 0, which the setters leave alone.
         let entry = unsafe { &mut *entry };
-        entry.set_addr(address.as_ptr() as u64);
-        entry.set_len(u32::try_from(len).expect("a piece is far below 4 GiB"));
-        entry.set_bid(u16::try_from(piece % u64::from(PIECES)).expect("below PIECES"));
-        self.tail = self.tail.wrapping_add(1);
+        // From `position` on, at most one ring size: inside the double mapping.
+        entry.set_addr(address.expose_provenance() as u64);
+        entry.set_len(u32::try_from(len).expect("at most tables::RING_BYTES_MAX"));
+        entry.set_bid(id);
     }
 }
 

@@ -78,9 +78,9 @@ fn build(config: &RingConfig, flags: Flags) -> io::Result<IoUring> {
         .setup_r_disabled()
         .setup_clamp()
         .setup_submit_all()
-        // One completion per operation and arming, a buffer's worth per piece of each receive ring. More
+        // One completion per operation and arming, one per stretch of each receive ring. More
         // (many tiny receives) is kept by the kernel, only slower.
-        .setup_cqsize((entries * 2 + sockets * u32::from(rx_multi::PIECES)).next_power_of_two());
+        .setup_cqsize((entries * 2 + sockets * u32::from(rx_multi::ENTRIES)).next_power_of_two());
     if flags.no_sqarray {
         builder.setup_no_sqarray();
     }
@@ -173,7 +173,7 @@ fn check_features(uring: &IoUring, flags: Flags) -> Result<Vec<(String, bool)>, 
         .collect())
 }
 
-/// Tries what no probe tells: a buffer ring that is consumed piece by piece.
+/// Tries what no probe tells: a buffer ring that is consumed incrementally.
 pub(super) fn try_incremental_buffers(uring: &IoUring, table: &Mapping) -> Result<(), SetupError> {
     let group = 0;
     rx_multi::register_group(uring, table, group).map_err(|error| {

@@ -43,7 +43,7 @@ impl Inner {
             self.drop_rx(rx);
             return Err(error);
         }
-        let announce = !initial.is_empty();
+        let announce = u32::try_from(initial.len()).expect("at most tables::RING_BYTES_MAX");
         let arm = rx.is_some();
         let entry = SocketEntry {
             fd,
@@ -56,11 +56,11 @@ impl Inner {
         if self.sockets.insert(entry).is_err() {
             unreachable!("`next_key` found a free place");
         }
-        if announce {
-            self.to_announce.push_back(key);
+        if announce > 0 {
+            self.to_announce.push_back((key, announce));
         }
         if arm {
-            self.want_arm(key);
+            self.want_service(key);
         }
         Ok(key.into())
     }
@@ -77,8 +77,8 @@ impl Inner {
             // Without room the shutdown alone ends it.
             self.push_entry(&entry.user_data(Tag::Ignored.pack()));
         }
-        self.to_announce.retain(|waiting| *waiting != key);
-        self.to_arm.retain(|waiting| *waiting != key);
+        self.to_announce.retain(|(waiting, _)| *waiting != key);
+        self.to_serve.retain(|waiting| *waiting != key);
         self.release_socket(key);
     }
 

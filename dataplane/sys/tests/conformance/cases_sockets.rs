@@ -158,6 +158,20 @@ pub(crate) fn initial_bytes_stand_first_and_are_announced(bed: &mut Bed) {
     assert_eq!(bed.backend.rx_bytes(socket), b"already here, then more");
 }
 
+pub(crate) fn consuming_initial_bytes_early_is_not_the_end(bed: &mut Bed) {
+    let (ours, mut theirs) = pair();
+    let socket = bed.stream(ours, b"initial");
+    bed.backend.rx_consume(socket, 7);
+    theirs.write_all(b"more").unwrap();
+    let first = bed.turn(Duration::from_secs(5)).remove(0);
+    assert!(
+        matches!(first, Completion::Rx { outcome: Ok(7), .. }),
+        "{first:?}"
+    );
+    bed.wait_unread(socket, 4);
+    assert_eq!(bed.backend.rx_bytes(socket), b"more");
+}
+
 pub(crate) fn a_ring_full_of_initial_bytes_goes_on_after_consuming(bed: &mut Bed) {
     for initial in [
         RING_BYTES,
