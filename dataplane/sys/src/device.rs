@@ -227,6 +227,20 @@ impl DeviceFile {
         Ok(done)
     }
 
+    /// Blocking write through the page cache, for slow paths off the shard. All or an error.
+    pub fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<(), SetupError> {
+        self.buffered
+            .write_all_at(buf, offset)
+            .map_err(|error| self.io_error(&format!("cannot be written at {offset}"), error))
+    }
+
+    /// Drops what the page cache holds, so that the next buffered read comes from the medium. Flush first:
+    /// what is dirty stays.
+    pub fn drop_page_cache(&self) -> Result<(), SetupError> {
+        facts::drop_page_cache(&self.buffered, self.kind())
+            .map_err(|error| self.io_error("the page cache cannot be dropped", error))
+    }
+
     /// Blocking flush, for slow paths off the shard. Never believe a second one after a first failed.
     pub fn flush_blocking(&self) -> Result<(), SetupError> {
         self.file(Via::Direct)

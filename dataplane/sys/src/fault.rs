@@ -99,12 +99,20 @@ impl IoFault {
                 FaultKind::TimedOut
             }
             libc::EOPNOTSUPP | libc::ENOTTY | libc::ENOSYS => FaultKind::Unsupported,
-            libc::EROFS | libc::EPERM | libc::EACCES | libc::ETXTBSY => FaultKind::ReadOnly,
+            libc::EROFS | libc::ETXTBSY => FaultKind::ReadOnly,
+            // For a device this means that it was made read-only; for a socket a firewall may say it.
+            libc::EPERM | libc::EACCES if self.is_on_file() => FaultKind::ReadOnly,
             libc::EINVAL | libc::EFAULT | libc::EBADF | libc::EOVERFLOW => FaultKind::Invalid,
             libc::ECANCELED => FaultKind::Cancelled,
             libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN => FaultKind::NoMemory,
             _ => FaultKind::Other,
         }
+    }
+}
+
+impl IoFault {
+    fn is_on_file(&self) -> bool {
+        !matches!(self.op, OpKind::Recv | OpKind::Send | OpKind::Wait)
     }
 }
 
@@ -312,6 +320,19 @@ mod tests {
         };
         assert_eq!(fault.to_string(), "write failed: I/O error (EIO)");
         assert_eq!(fault.kind(), FaultKind::MediaError);
+    }
+
+    #[test]
+    fn not_permitted_means_read_only_on_files_alone() {
+        let kind = |op| {
+            IoFault {
+                op,
+                errno: libc::EPERM,
+            }
+            .kind()
+        };
+        assert_eq!(kind(OpKind::Write), FaultKind::ReadOnly);
+        assert_eq!(kind(OpKind::Send), FaultKind::Other);
     }
 
     #[test]

@@ -225,6 +225,19 @@ fn reads_are_short_at_the_end_only() {
 }
 
 #[test]
+fn slow_paths_write_flush_and_forget() {
+    let folder = Folder::new();
+    let path = folder.path("disk.raw");
+    let file = DeviceFile::open(&path, OpenIntent::Target, &create(8192)).unwrap();
+    file.write_all_at(&[3; 100], 1234).unwrap();
+    file.flush_blocking().unwrap();
+    file.drop_page_cache().unwrap();
+    let mut buf = [0; 102];
+    assert_eq!(file.read_at(&mut buf, 1233).unwrap(), 102);
+    assert_eq!((buf[0], buf[1], buf[100], buf[101]), (0, 3, 3, 0));
+}
+
+#[test]
 fn buffered_only_needs_no_alignment() {
     let folder = Folder::new();
     let options = OpenOptions {

@@ -10,7 +10,10 @@ use std::{
     path::PathBuf,
 };
 
-use nix::sys::stat::{major, minor};
+use nix::{
+    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    sys::stat::{major, minor},
+};
 
 use super::DeviceKind;
 
@@ -77,8 +80,12 @@ pub(super) fn is_read_only(file: &File) -> io::Result<bool> {
     Ok(read_u32(file, request::BLKROGET)? != 0)
 }
 
-/// Writes back and drops the page cache of the whole device, so that nothing stale hides our writes.
-pub(super) fn drop_page_cache(file: &File) -> io::Result<()> {
+/// Drops the page cache of the whole device or file, so that nothing stale hides what is on the medium.
+pub(super) fn drop_page_cache(file: &File, kind: DeviceKind) -> io::Result<()> {
+    if kind == DeviceKind::Regular {
+        posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        return Ok(());
+    }
     // SAFETY: the descriptor is open (`file` borrows it); BLKFLSBUF takes no argument.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), request::BLKFLSBUF, 0) };
     if result < 0 {

@@ -358,7 +358,7 @@ impl Opening<'_> {
             )
             .with_remedy("make it writable (blockdev --setrw) or choose another"));
         }
-        if let Err(error) = facts::drop_page_cache(file) {
+        if let Err(error) = facts::drop_page_cache(file, DeviceKind::Block) {
             self.notes
                 .push(format!("the page cache could not be dropped: {error}"));
         }

@@ -110,7 +110,7 @@ fn explain(error: io::Error) -> SetupError {
         ),
         libc::ENOMEM => (
             SetupErrorKind::Resource,
-            "no memory for the ring (ENOMEM); old kernels count it as locked memory",
+            "no memory for the ring (ENOMEM); for an ordinary user it counts as locked memory",
             "raise the locked-memory limit (LimitMEMLOCK=infinity) or use shorter queues",
         ),
         libc::EMFILE | libc::ENFILE => (
