@@ -64,6 +64,9 @@ const SOCKETS_MAX: u16 = 4096;
 const FILES_MAX: u16 = 4096;
 
 /// The io_uring backend.
+///
+/// Drop it on the thread that used it: that waits for what is in flight. From another thread the kernel
+/// takes no orders, and whatever it may still write to is leaked.
 pub struct Ring {
     /// Leaked on purpose when the kernel cannot be made to let go of our memory, see `close`.
     inner: ManuallyDrop<Box<Inner>>,
