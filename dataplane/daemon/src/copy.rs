@@ -5,33 +5,31 @@ mod image;
 mod qemu;
 mod settings;
 mod signals;
+mod source;
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 use engine::engine::ARENA_BYTES;
-use engine::{
-    Cancel, Endpoint, Engine, EngineConfig, ExtentSet, NbdClient, Progress, TransferSpec, transfer,
-};
+use engine::{Cancel, Engine, EngineConfig, ExtentSet, Progress, TransferSpec, transfer};
 use nix::sys::resource::{UsageWho, getrusage};
-use sys::{DeviceFile, OpenIntent, OpenOptions};
 
 use crate::cli::{CopyArgs, OutputFormat, SourceFormat};
 use crate::endpoint::{ConnectOptions, endpoint};
-use crate::exit::{Failure, Side};
+use crate::exit::{Exit, Failure, Side};
 use crate::report::{self, copied::CopyFacts, copied::CopyResult, progress::ProgressView};
 use crate::uri::{Uri, UriError};
-use qemu::{ImageOptions, ImageServer};
 use settings::Settings;
+use source::SourceEnd;
 
-/// Longest time the shards may take to end after the transfer did.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time the shards get to end by themselves. The transfer is over, so nothing is left to drain.
+const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Runs the verb.
 pub(crate) fn run(args: &CopyArgs) -> Result<(), Failure> {
     let source_uri = read_uri(&args.source)?;
     let target_uri = read_uri(&args.target)?;
+    source::refuse_same_disk(&source_uri, &target_uri)?;
     let settings = Settings::of(args)?;
     let connect = ConnectOptions {
         tls_dir: args.tls_dir.clone(),
@@ -81,7 +79,7 @@ impl Copy<'_> {
         let report = match outcome {
             Ok(report) => report,
             Err(error) => {
-                let failure = Failure::engine(self.guilty_side(&error.on), &error);
+                let failure = name_the_flag(Failure::engine(self.guilty_side(&error.on), &error));
                 return Err(match self.source {
                     SourceEnd::Image { server, .. } => server.explain(failure),
                     SourceEnd::Direct { .. } => failure,
@@ -158,122 +156,16 @@ impl Copy<'_> {
     }
 }
 
-/// The source, opened far enough to know its size.
-enum SourceEnd {
-    /// What the engine reads itself.
-    Direct {
-        endpoint: Endpoint,
-        size_bytes: u64,
-        format: Option<SourceFormat>,
-    },
-    /// An image behind qemu-nbd.
-    Image {
-        server: Box<ImageServer>,
-        format: SourceFormat,
-    },
-}
-
-impl SourceEnd {
-    fn open(
-        uri: &Uri,
-        args: &CopyArgs,
-        settings: &Settings,
-        connect: &ConnectOptions,
-        cancel: &Cancel,
-    ) -> Result<Self, Failure> {
-        let Uri::Path(path) = uri else {
-            if args
-                .source_format
-                .is_some_and(|format| format != SourceFormat::Raw)
-            {
-                return Err(Failure::usage(
-                    "--source-format is for files",
-                    uri.to_string(),
-                    "an nbd server gives the disk itself: leave the flag out",
-                ));
-            }
-            let endpoint = endpoint(uri, connect)?;
-            let size_bytes = size_of(uri, &endpoint)?;
-            return Ok(Self::Direct {
-                endpoint,
-                size_bytes,
-                format: None,
-            });
-        };
-        match image::format_of(path, args.source_format)? {
-            SourceFormat::Raw => {
-                let size_bytes = file_size(path)?;
-                let endpoint = Endpoint::Path(path.clone());
-                Ok(Self::Direct {
-                    endpoint,
-                    size_bytes,
-                    format: Some(SourceFormat::Raw),
-                })
-            }
-            format => {
-                let options = ImageOptions {
-                    allow_backing: args.allow_backing,
-                    connections: settings.connections,
-                    connect_timeout: connect.connect_timeout,
-                    cancel,
-                };
-                let server = Box::new(ImageServer::start(path, format, &options)?);
-                Ok(Self::Image { server, format })
-            }
-        }
+/// The floors below speak of overwriting; here it is a flag.
+fn name_the_flag(failure: Failure) -> Failure {
+    if failure.exit() == Exit::Refused && failure.remedy().contains("overwriting") {
+        return failure.with_remedy("pass --overwrite if its content may be lost");
     }
-
-    fn endpoint(&self) -> Endpoint {
-        match self {
-            Self::Direct { endpoint, .. } => endpoint.clone(),
-            Self::Image { server, .. } => server.endpoint(),
-        }
-    }
-
-    fn size_bytes(&self) -> u64 {
-        match self {
-            Self::Direct { size_bytes, .. } => *size_bytes,
-            Self::Image { server, .. } => server.size_bytes(),
-        }
-    }
-
-    fn format(&self) -> Option<SourceFormat> {
-        match self {
-            Self::Direct { format, .. } => *format,
-            Self::Image { format, .. } => Some(*format),
-        }
-    }
+    failure
 }
 
 fn read_uri(text: &std::ffi::OsStr) -> Result<Uri, Failure> {
     Uri::from_os(text).map_err(|error: UriError| error.into_failure(&text.to_string_lossy()))
-}
-
-fn size_of(uri: &Uri, endpoint: &Endpoint) -> Result<u64, Failure> {
-    match endpoint {
-        Endpoint::Path(path) => file_size(path),
-        Endpoint::Null {
-            size_bytes: Some(size),
-        } => Ok(*size),
-        Endpoint::Null { size_bytes: None } => Err(Failure::usage(
-            "a null source needs a size",
-            uri.to_string(),
-            "write null:10G",
-        )),
-        Endpoint::Nbd(nbd) => {
-            let client =
-                NbdClient::connect(nbd).map_err(|error| Failure::engine(Side::Source, &error))?;
-            let size_bytes = client.params().info.size_bytes;
-            client.disconnect();
-            Ok(size_bytes)
-        }
-    }
-}
-
-fn file_size(path: &Path) -> Result<u64, Failure> {
-    DeviceFile::open(path, OpenIntent::Source, &OpenOptions::default())
-        .map(|file| file.size_bytes())
-        .map_err(|error| Failure::setup(Side::Source, &error))
 }
 
 fn read_extents(args: &CopyArgs, source: &SourceEnd) -> Result<Option<ExtentSet>, Failure> {

@@ -191,7 +191,7 @@ impl Failure {
             blame,
             problem_of(error),
             error.subject(),
-            error.remedy(),
+            remedy_of(error),
         );
         match error.source() {
             Some(cause) => failure.caused_by(cause),
@@ -237,6 +237,24 @@ impl Failure {
             },
             ErrorKind::Bug => Exit::Bug,
         };
+        // A device says best itself what is wrong with it; the engine only knows what it was for.
+        if let Some(setup) = error
+            .source
+            .as_deref()
+            .and_then(|s| s.downcast_ref::<SetupError>())
+        {
+            let told = Self::setup(side, setup);
+            let (what, on) = (
+                format!("{}, it {}", error.what, told.what),
+                error.on.clone(),
+            );
+            return Self {
+                exit,
+                what,
+                on,
+                ..told
+            };
+        }
         let failure = Self::new(
             exit,
             error.blame,
@@ -261,9 +279,37 @@ impl Failure {
         self
     }
 
+    /// Replaces the remedy by one that names what this command offers.
+    #[must_use]
+    pub(crate) fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
+
     /// What the process ends with.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
+    }
+
+    /// Who has to act.
+    pub(crate) fn blame(&self) -> Blame {
+        self.blame
+    }
+
+    /// What to do about it.
+    pub(crate) fn remedy(&self) -> &str {
+        &self.remedy
+    }
+
+    /// What failed, on what, and why, in one line.
+    pub(crate) fn problem(&self) -> String {
+        let mut text = one_line(&self.what);
+        let on = Some(one_line(&self.on)).filter(|on| !on.is_empty());
+        for part in on.iter().chain(&self.causes) {
+            text.push_str(": ");
+            text.push_str(part);
+        }
+        text
     }
 
     /// The failure as one object for `--output json`.
@@ -338,6 +384,17 @@ fn problem_of(error: &SetupError) -> String {
             .unwrap_or(text),
     };
     text.to_owned()
+}
+
+/// What the error advises, else what its kind does.
+fn remedy_of(error: &SetupError) -> &str {
+    match (error.remedy(), error.kind()) {
+        ("", SetupErrorKind::NotFound) => "check the path",
+        ("", SetupErrorKind::Permission) => "check owner and mode, or run with more rights",
+        ("", SetupErrorKind::Resource) => "raise the limit, or use less of it",
+        ("", SetupErrorKind::Io) => "check the device and the kernel log",
+        (remedy, _) => remedy,
+    }
 }
 
 /// Names from disks, peers and shells may hold anything; a message stays one line of visible text.
@@ -437,6 +494,17 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "is mounted: /dev/x (fault: operator); unmount it first"
+        );
+    }
+
+    #[test]
+    fn a_setup_error_below_the_engine_is_told_in_its_own_words() {
+        let mut error = engine_error(ErrorKind::TargetConnect);
+        let setup = SetupError::new(SetupErrorKind::NotFound, "/dev/x", "cannot be found");
+        error.source = Some(Box::new(setup));
+        assert_eq!(
+            Failure::engine(Side::Target, &error).to_string(),
+            "request failed, it cannot be found: mk://h/e (fault: operator); check the path"
         );
     }
 

@@ -87,6 +87,8 @@ impl CopyResult {
         let progress = report.progress;
         let elapsed = progress.elapsed.as_secs_f64();
         let [p50, p99, p999, max] = report.latency_us;
+        // A null target answers a flush as well, and keeps nothing.
+        let durable = report.durable && !report.discarded;
         let mut warnings = facts.warnings;
         warnings.extend(report.warnings);
         Self {
@@ -101,11 +103,11 @@ impl CopyResult {
             data_bytes: progress.data_bytes,
             zero_bytes: progress.zero_bytes,
             skipped_bytes: progress.skipped_bytes,
-            durable_bytes: progress.durable_bytes,
-            durable: report.durable,
+            durable_bytes: if durable { progress.durable_bytes } else { 0 },
+            durable,
             discarded: report.discarded,
             elapsed_s: seconds(progress.elapsed),
-            time_to_durable_s: report.durable.then(|| seconds(report.time_to_durable)),
+            time_to_durable_s: durable.then(|| seconds(report.time_to_durable)),
             data_rate_bytes_per_s: rate(progress.data_bytes, elapsed),
             cpu_s: thousandths(report.cpu_seconds),
             cpu_s_per_gib: per_gib(report.cpu_seconds, progress.data_bytes).map(thousandths),
@@ -317,7 +319,6 @@ mod tests {
     fn nothing_is_durable_in_a_null_target_and_the_text_says_so() {
         let mut report = report();
         report.discarded = true;
-        report.durable = false;
         let result = CopyResult::new(facts(), report);
         assert_eq!(result.time_to_durable_s, None);
         assert!(
