@@ -7,7 +7,7 @@ mod tests;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub(crate) use copy_args::{CopyArgs, ProgressChoice, SourceFormat};
+pub(crate) use copy_args::{CopyArgs, ProgressChoice, RuntimeArg, SourceFormat};
 pub(crate) use other_args::{InfoArgs, PkiArgs, PkiInitArgs, PkiIssueArgs, PkiVerb, ProbeArgs};
 
 const ABOUT: &str = "Moves disks over NBD and TLS 1.3 into files and block devices";
@@ -44,6 +44,8 @@ pub(crate) struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Serve exports to NBD clients over TLS
+    Serve(Box<crate::serve::ServeArgs>),
     /// Copy a disk
     Copy(Box<CopyArgs>),
     /// Show what an NBD server offers, or what a file or block device is
@@ -58,6 +60,7 @@ impl Verb {
     /// Its word on the command line.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
+            Self::Serve(_) => "serve",
             Self::Copy(_) => "copy",
             Self::Info(_) => "info",
             Self::Probe(_) => "probe",
@@ -68,6 +71,7 @@ impl Verb {
     /// How its result, and its failure, are to be written.
     pub(crate) const fn output(&self) -> OutputFormat {
         match self {
+            Self::Serve(_) => OutputFormat::Text,
             Self::Copy(args) => args.output,
             Self::Info(args) => args.output,
             Self::Probe(args) => args.output,

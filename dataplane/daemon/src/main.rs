@@ -11,6 +11,7 @@ mod info;
 mod pki;
 mod probe;
 mod report;
+mod serve;
 mod size;
 mod uri;
 
@@ -31,9 +32,13 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return report::clap_message(&error),
     };
-    report::install_log();
+    match &cli.verb {
+        Verb::Serve(args) => serve::log::install(args.log_format),
+        _ => report::install_log(),
+    }
     let (verb, output) = (cli.verb.name(), cli.verb.output());
     let outcome = match cli.verb {
+        Verb::Serve(args) => serve::run(&args),
         Verb::Copy(args) => copy::run(&args),
         Verb::Info(args) => info::run(&args),
         Verb::Probe(args) => probe::run(&args),

@@ -1,0 +1,187 @@
+//! The life of a server: signals, reloading, and the orderly end.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use engine::{Blame, CloseHow, Export};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::args::ServeArgs;
+use super::config::Config;
+use super::context::Context;
+use super::exports::DrainTimeout;
+use super::limits::CLOSE_TIMEOUT;
+use super::notify::Notifier;
+use crate::exit::{Exit, Failure};
+
+/// Serves until a signal ends it; returns when everything is drained and flushed.
+pub(super) async fn live(
+    context: &Arc<Context>,
+    args: &ServeArgs,
+    notifier: &Notifier,
+) -> Result<(), Failure> {
+    let mut hangup = listen_for(SignalKind::hangup())?;
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    notifier.ready("serving");
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                notifier.reloading();
+                reload(context, args).await;
+                notifier.ready("serving");
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("draining; a second signal ends the process at once");
+    notifier.stopping();
+    let shared = Arc::clone(context);
+    let mut drained = tokio::task::spawn_blocking(move || drain(&shared));
+    tokio::select! {
+        outcome = &mut drained => outcome.unwrap_or_else(|error| {
+            Err(Failure::bug("draining was not finished", "serve").caused_by(&error))
+        }),
+        _ = terminate.recv() => end_at_once(),
+        _ = interrupt.recv() => end_at_once(),
+    }
+}
+
+fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| {
+        let remedy = "check the limit on descriptors";
+        Failure::usage("signals cannot be watched", "serve", remedy).caused_by(&error)
+    })
+}
+
+/// The operator asked twice. What was not flushed is void, as after a crash, and the exit code says so.
+fn end_at_once() -> ! {
+    tracing::warn!("second signal: ending without draining");
+    std::process::exit(i32::from(Exit::Interrupted.code()))
+}
+
+/// Reads certificates and configuration again. What is wrong with the new ones keeps the old in force.
+///
+/// Closing the exports that went may take as long as their clients do, so that goes on behind our back:
+/// a signal to end must not wait for it.
+async fn reload(context: &Arc<Context>, args: &ServeArgs) {
+    let (shared, args) = (Arc::clone(context), args.clone());
+    let read = tokio::task::spawn_blocking(move || take_new(&shared, &args)).await;
+    match read {
+        Ok(Ok(())) => {
+            tracing::info!("certificates and configuration are read again");
+            context.note_config_error(None);
+            let shared = Arc::clone(context);
+            tokio::task::spawn_blocking(move || apply_exports(&shared));
+        }
+        Ok(Err(failure)) => {
+            tracing::error!("the new configuration is refused, the old one stays: {failure}");
+            context.note_config_error(Some(failure.to_string()));
+        }
+        Err(error) => tracing::error!(%error, "reloading was not finished"),
+    }
+}
+
+/// Everything is read and checked before anything is changed.
+fn take_new(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
+    let old = context.config();
+    let fresh = Config::load(args)?;
+    for key in fresh.fixed_keys_changed(&old) {
+        tracing::warn!(
+            key,
+            "this key is read at the start only; restart to change it"
+        );
+    }
+    let fresh = fresh.with_fixed_keys_of(&old);
+    let suite = context.tunables.aead();
+    if let (Some(tls), Some(dir)) = (&context.tls, &fresh.tls_dir) {
+        tls.reload(dir, suite)?;
+    }
+    for note in fresh.apply_tunables(&context.tunables)? {
+        tracing::warn!("{note}");
+    }
+    context.replace_config(fresh);
+    Ok(())
+}
+
+fn apply_exports(context: &Context) {
+    let config = context.config();
+    let drain = DrainTimeout(config.drain_timeout);
+    let problems = context
+        .registry
+        .apply_rules(&context.engine, &config.exports, drain);
+    for (name, error) in &problems {
+        tracing::error!(
+            export = name,
+            "the export is not as configured: {}; {}",
+            error.what,
+            error.remedy
+        );
+    }
+    if let Some((name, error)) = problems.first() {
+        context.note_config_error(Some(format!("export {name}: {}", error.what)));
+    }
+}
+
+/// Lets clients and transfers finish, cuts what is left at the deadline, flushes every device.
+fn drain(context: &Context) -> Result<(), Failure> {
+    let deadline = Instant::now() + context.config().drain_timeout;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    context.set_draining();
+    context.transfers.cancel_all();
+    let exports = context.registry.begin_drain(&context.engine);
+    for export in &exports {
+        if !export.wait_idle(left()) {
+            let (name, count) = (export.name(), export.connections());
+            tracing::warn!(
+                export = name,
+                count,
+                "connections did not end in time and are closed"
+            );
+            context.engine.close_export(export, CloseHow::Now);
+        }
+    }
+    for export in &exports {
+        if !export.wait_idle(CLOSE_TIMEOUT) {
+            tracing::error!(export = export.name(), "requests hang in the device");
+        }
+    }
+    if !context.transfers.wait_all(left().max(CLOSE_TIMEOUT)) {
+        tracing::error!("a transfer did not end in time");
+    }
+    flush_all(&exports)
+}
+
+/// Devices do not wait for each other.
+fn flush_all(exports: &[Arc<Export>]) -> Result<(), Failure> {
+    let failed: Vec<&str> = thread::scope(|scope| {
+        let flushes: Vec<_> = exports
+            .iter()
+            .map(|export| (export.name(), scope.spawn(|| export.flush_blocking())))
+            .collect();
+        let outcomes = flushes
+            .into_iter()
+            .filter_map(|(name, flush)| match flush.join() {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => {
+                    tracing::error!(export = name, "{}", super::log::chain(&error));
+                    Some(name)
+                }
+                Err(_) => Some(name),
+            });
+        outcomes.collect()
+    });
+    if failed.is_empty() {
+        tracing::info!(exports = exports.len(), "drained and flushed");
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Target,
+        Blame::Environment,
+        "the last flush failed; what was not durable before is void",
+        format!("exports {}", failed.join(", ")),
+        "check the devices and the kernel log, then copy again",
+    ))
+}

@@ -1,0 +1,163 @@
+//! From a request to what the engine runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use control::{ErrorBody, ErrorKind, TransferRequest};
+use engine::{Endpoint, ExtentSet, TransferSpec, Tunable, Tunables};
+
+use crate::endpoint::{ConnectOptions, endpoint};
+use crate::serve::limits::{TRANSFER_CONNECT_TIMEOUT, TRANSFER_IN_FLIGHT_DEADLINE};
+use crate::serve::problem;
+use crate::uri::Uri;
+
+/// What the caller may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::serve) enum Rights {
+    /// Our own user or root: everything we can do ourselves.
+    Owner,
+    /// A member of the group: servers and their exports, but no local paths. We may open devices that the
+    /// caller may not, and must not do it on their word.
+    Group,
+}
+
+/// The transfer that `request` describes; reads certificates, connects nowhere.
+pub(super) fn spec(
+    request: &TransferRequest,
+    tunables: &Tunables,
+    rights: Rights,
+) -> Result<TransferSpec, ErrorBody> {
+    let connect = ConnectOptions {
+        tls_dir: request.tls_dir.as_ref().map(PathBuf::from),
+        suite: tunables.aead(),
+        connect_timeout: TRANSFER_CONNECT_TIMEOUT,
+    };
+    let connections = within("connections", request.connections.map(u64::from))?;
+    let request_bytes = within("request_bytes", request.request_bytes.map(u64::from))?;
+    let deadline = request.in_flight_deadline_s.map(Duration::from_secs);
+    Ok(TransferSpec {
+        source: end("source", &request.source, &connect, rights)?,
+        target: end("target", &request.target, &connect, rights)?,
+        connections: connections
+            .and_then(|value| usize::try_from(value).ok())
+            .unwrap_or_else(|| tunables.connections()),
+        request_bytes: request_bytes
+            .and_then(|value| u32::try_from(value).ok())
+            .unwrap_or_else(|| tunables.request_bytes()),
+        window_bytes: tunables.window_bytes_max(),
+        extents: request.extents.as_ref().map(|list| {
+            let ranges = list.iter().map(|extent| {
+                extent.offset_bytes..extent.offset_bytes.saturating_add(extent.len_bytes)
+            });
+            ExtentSet::from_unsorted(ranges.collect())
+        }),
+        rate_bytes_per_s: request
+            .rate_bytes_per_s
+            .or_else(|| tunables.rate_bytes_per_s()),
+        target_is_zero: request.target_is_zero,
+        overwrite: request.overwrite,
+        allow_no_flush: request.allow_no_flush,
+        in_flight_deadline: deadline.unwrap_or(TRANSFER_IN_FLIGHT_DEADLINE),
+        zero_scan_bytes: tunables.zero_scan_bytes(),
+    })
+}
+
+/// A number that stands for a tunable must be one that the tunable could have: a program that asks for the
+/// impossible is told, not corrected.
+fn within(name: &'static str, value: Option<u64>) -> Result<Option<u64>, ErrorBody> {
+    let reason = value
+        .zip(Tunable::by_name(name))
+        .and_then(|(value, row)| row.clamp(value).1);
+    match reason {
+        None => Ok(value),
+        Some(reason) => Err(problem::refuse(
+            ErrorKind::BadRequest,
+            format!("{name} is not possible: {reason}"),
+            "GET /v1/tunables shows the range",
+        )),
+    }
+}
+
+fn end(
+    field: &str,
+    text: &str,
+    connect: &ConnectOptions,
+    rights: Rights,
+) -> Result<Endpoint, ErrorBody> {
+    let uri: Uri = text.parse().map_err(|error: crate::uri::UriError| {
+        problem::refuse(
+            ErrorKind::BadRequest,
+            format!("{field} is not usable: {error}"),
+            "docs/interfaces/command-line.md lists the forms of a disk",
+        )
+    })?;
+    if let Uri::Path(path) = &uri {
+        if rights == Rights::Group {
+            return Err(problem::refuse(
+                ErrorKind::Forbidden,
+                format!("{field} is a local path, and only our own user may ask for those"),
+                "name an nbd server, or ask as the user of the data plane",
+            ));
+        }
+        if path.is_relative() {
+            let what = format!("{field} is a relative path");
+            return Err(problem::refuse(
+                ErrorKind::BadRequest,
+                what,
+                "write the absolute path",
+            ));
+        }
+    }
+    endpoint(&uri, connect).map_err(|failure| problem::failure(&failure))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control::Extent;
+
+    fn request(source: &str, target: &str) -> TransferRequest {
+        let body = serde_json::json!({"id": "t", "source": source, "target": target});
+        serde_json::from_value(body).unwrap()
+    }
+
+    fn kind(request: &TransferRequest, rights: Rights) -> Option<ErrorKind> {
+        spec(request, &Tunables::new(), rights)
+            .err()
+            .map(|error| error.kind)
+    }
+
+    #[test]
+    fn members_of_the_group_name_servers_and_never_paths() {
+        let socket = "nbd+unix:///e?socket=/s";
+        for (source, target) in [("/dev/vda", socket), (socket, "/dev/vdb")] {
+            let request = request(source, target);
+            assert_eq!(kind(&request, Rights::Group), Some(ErrorKind::Forbidden));
+            assert_eq!(kind(&request, Rights::Owner), None);
+        }
+        assert_eq!(kind(&request(socket, socket), Rights::Group), None);
+    }
+
+    #[test]
+    fn ends_that_make_no_sense_are_named() {
+        for target in ["nbd://192.0.2.1/e", "mk://h/e", "disk.img", "ftp://h/e"] {
+            let error = spec(&request("/a", target), &Tunables::new(), Rights::Owner);
+            assert!(error.is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn numbers_outside_a_tunables_range_are_refused_and_others_kept() {
+        let mut asked = request("/a", "/b");
+        asked.request_bytes = Some(1);
+        assert_eq!(kind(&asked, Rights::Owner), Some(ErrorKind::BadRequest));
+        asked.request_bytes = Some(1 << 19);
+        asked.extents = Some(vec![Extent {
+            offset_bytes: 4096,
+            len_bytes: 512,
+        }]);
+        let spec = spec(&asked, &Tunables::new(), Rights::Owner).unwrap_or_else(|_| unreachable!());
+        assert_eq!(spec.request_bytes, 1 << 19);
+        assert_eq!(spec.extents.map(|set| set.total_bytes()), Some(512));
+    }
+}
