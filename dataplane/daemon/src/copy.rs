@@ -119,8 +119,8 @@ impl Copy<'_> {
 
     fn tell(self, shards: usize, report: transfer::TransferReport) -> Result<(), Failure> {
         let mut facts = CopyFacts {
-            source: self.source_uri.to_string(),
-            target: self.target_uri.to_string(),
+            source: self.args.source.to_string_lossy().into_owned(),
+            target: self.args.target.to_string_lossy().into_owned(),
             source_format: self.source.format().map(SourceFormat::name),
             shards,
             source_bytes: self.source.size_bytes(),

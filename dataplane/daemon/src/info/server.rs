@@ -60,8 +60,8 @@ struct ExportResult {
     description: String,
 }
 
-/// Every flag with the name the protocol gives it.
-const FLAGS: [(TransmissionFlags, &str); 11] = [
+/// Every flag that says something, by the protocol's name.
+const FLAGS: [(TransmissionFlags, &str); 10] = [
     (TransmissionFlags::READ_ONLY, "read_only"),
     (TransmissionFlags::SEND_FLUSH, "flush"),
     (TransmissionFlags::SEND_FUA, "fua"),
@@ -72,7 +72,6 @@ const FLAGS: [(TransmissionFlags, &str); 11] = [
     (TransmissionFlags::SEND_DF, "df"),
     (TransmissionFlags::CAN_MULTI_CONN, "multi_conn"),
     (TransmissionFlags::SEND_CACHE, "cache"),
-    (TransmissionFlags::HAS_FLAGS, "has_flags"),
 ];
 
 /// Shows one export.

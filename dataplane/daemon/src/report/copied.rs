@@ -68,7 +68,7 @@ pub(crate) struct CopyResult {
     target_direct: Option<bool>,
     source_allocated_bytes: Option<u64>,
     target_allocated_bytes: Option<u64>,
-    latency_us: Latency,
+    latency_us: Option<Latency>,
     warnings: Vec<String>,
 }
 
@@ -81,12 +81,23 @@ struct Latency {
     max: u64,
 }
 
+impl Latency {
+    /// `None` when no request went to a server.
+    fn of([p50, p99, p999, max]: [u64; 4]) -> Option<Self> {
+        (max > 0).then_some(Self {
+            p50,
+            p99,
+            p999,
+            max,
+        })
+    }
+}
+
 impl CopyResult {
     /// Puts the report and the facts together.
     pub(crate) fn new(facts: CopyFacts, report: TransferReport) -> Self {
         let progress = report.progress;
         let elapsed = progress.elapsed.as_secs_f64();
-        let [p50, p99, p999, max] = report.latency_us;
         // A null target answers a flush as well, and keeps nothing.
         let durable = report.durable && !report.discarded;
         let mut warnings = facts.warnings;
@@ -123,12 +134,7 @@ impl CopyResult {
             target_direct: report.target_direct,
             source_allocated_bytes: facts.source_allocated_bytes,
             target_allocated_bytes: facts.target_allocated_bytes,
-            latency_us: Latency {
-                p50,
-                p99,
-                p999,
-                max,
-            },
+            latency_us: Latency::of(report.latency_us),
             warnings,
         }
     }
@@ -181,14 +187,12 @@ impl CopyResult {
                 format!("source {}, target {}", allocated(from), allocated(to)),
             );
         }
-        let latency = &self.latency_us;
-        line(
-            "latency",
-            format!(
-                "p50 {} us, p99 {} us, max {} us",
-                latency.p50, latency.p99, latency.max
-            ),
-        );
+        if let Some(Latency { p50, p99, max, .. }) = &self.latency_us {
+            line(
+                "latency",
+                format!("p50 {p50} us, p99 {p99} us, max {max} us"),
+            );
+        }
         text
     }
 
