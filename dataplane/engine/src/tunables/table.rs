@@ -190,7 +190,7 @@ pub static TABLE: [Tunable; TABLE_LEN] = [
         max: 64 * MIB,
         default: 8 * MIB,
         granule: Granule::MultipleOf(4096),
-        applies: Applies::Live,
+        applies: Applies::NextTransfer,
         effect: "Data in flight on one connection. Bandwidth times round trip must fit into the \
                  windows of all connections.",
         min_reason: "less cannot hide even a local round trip",
