@@ -69,9 +69,14 @@ impl Copy<'_> {
         let engine = self.start_engine()?;
         let mut view = ProgressView::new(self.args.progress);
         let mut last = Progress::default();
+        // A null target answers a flush as well, and keeps nothing.
+        let keeps = !matches!(self.target_uri, Uri::Null { .. });
         let outcome = transfer::run(&engine, spec, cancel, &mut |progress| {
-            last = *progress;
-            view.observe(progress);
+            last = Progress {
+                durable_bytes: if keeps { progress.durable_bytes } else { 0 },
+                ..*progress
+            };
+            view.observe(&last);
         });
         view.finish(&last);
         let shards = engine.shard_count();

@@ -189,10 +189,20 @@ fn a_larger_target_keeps_its_tail() {
 fn a_null_target_discards_and_says_so() {
     let bed = Bed::new();
     bed.disk("a", 1 << 20);
-    let result = bed
-        .run(&["copy", "a", "null:", "--output", "json"])
-        .done()
-        .object();
+    let run = bed
+        .run(&[
+            "copy",
+            "a",
+            "null:",
+            "--output",
+            "json",
+            "--progress",
+            "json",
+        ])
+        .done();
+    let last: serde_json::Value = serde_json::from_str(run.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(last["durable_bytes"], 0);
+    let result = run.object();
     assert_eq!(result["discarded"], true);
     assert_eq!(result["durable"], false);
     assert!(result["time_to_durable_s"].is_null());

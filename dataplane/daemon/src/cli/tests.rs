@@ -64,3 +64,21 @@ fn a_dash_in_front_can_be_given_behind_two_dashes_and_is_refused_by_name() {
     let error = crate::uri::Uri::from_os(&args.uri).unwrap_err();
     assert!(error.into_failure("-x").to_string().contains("./-x"));
 }
+
+#[test]
+fn the_page_of_the_command_line_names_every_flag_of_every_verb() {
+    let page = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../docs/interfaces/command-line.md"
+    );
+    let page = std::fs::read_to_string(page).unwrap();
+    let mut commands = vec![Cli::command()];
+    while let Some(command) = commands.pop() {
+        for name in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let flag = format!("`--{name}");
+            let known = page.contains(&flag) || matches!(name, "help" | "version");
+            assert!(known, "{} --{name} is not in the page", command.get_name());
+        }
+        commands.extend(command.get_subcommands().cloned());
+    }
+}
