@@ -369,7 +369,8 @@ impl<B: Backend> Shard<B> {
     /// When to turn again although nothing happened.
     fn deadline(&self, now: Instant) -> Option<Instant> {
         if self.lanes.is_empty() {
-            return None;
+            // Told to stop in this very turn: nothing is left that could wake us.
+            return self.stopping.then_some(now);
         }
         let mut until = self.housekept + Duration::from_millis(HOUSEKEEPING_MS);
         if self.again {
