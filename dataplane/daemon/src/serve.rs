@@ -23,6 +23,7 @@ mod limits;
 pub(crate) mod log;
 mod notify;
 mod problem;
+mod signals;
 mod transfers;
 
 use std::sync::Arc;
@@ -43,7 +44,6 @@ use config::{Address, Config};
 use context::Context;
 use door::Listening;
 use exports::DrainTimeout;
-use notify::Notifier;
 
 /// Scheduler ticks between looks at the sockets. The default of 61 is meant for tasks that do work; here
 /// a look must come before more connections are accepted than may wait.
@@ -57,6 +57,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     if args.print_config {
         return report::text(&config.to_toml()?);
     }
+    // Before anything is open: from here on no signal ends the process behind our back.
+    let orders = signals::watch()?;
     let context = start(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -70,7 +72,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         })?;
     open_exports(&context)?;
     listen(&runtime, &context)?;
-    let outcome = runtime.block_on(life::live(&context, args, &Notifier::from_environment()));
+    let outcome = runtime.block_on(life::live(&context, args, orders));
     // Ends the door and the control sockets, and with them their hold on the context.
     runtime.shutdown_timeout(limits::CLOSE_TIMEOUT);
     stop_engine(context);

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Instant;
 
 use engine::{Blame, CloseHow, Export};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::args::ServeArgs;
 use super::config::Config;
@@ -13,53 +13,29 @@ use super::context::Context;
 use super::exports::DrainTimeout;
 use super::limits::CLOSE_TIMEOUT;
 use super::notify::Notifier;
+use super::signals::Order;
 use crate::exit::{Exit, Failure};
 
 /// Serves until a signal ends it; returns when everything is drained and flushed.
 pub(super) async fn live(
     context: &Arc<Context>,
     args: &ServeArgs,
-    notifier: &Notifier,
+    mut orders: UnboundedReceiver<Order>,
 ) -> Result<(), Failure> {
-    let mut hangup = listen_for(SignalKind::hangup())?;
-    let mut terminate = listen_for(SignalKind::terminate())?;
-    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let notifier = Notifier::from_environment();
     notifier.ready("serving");
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {
-                notifier.reloading();
-                reload(context, args).await;
-                notifier.ready("serving");
-            }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
+    while orders.recv().await == Some(Order::Reload) {
+        notifier.reloading();
+        reload(context, args).await;
+        notifier.ready("serving");
     }
     tracing::info!("draining; a second signal ends the process at once");
     notifier.stopping();
     let shared = Arc::clone(context);
-    let mut drained = tokio::task::spawn_blocking(move || drain(&shared));
-    tokio::select! {
-        outcome = &mut drained => outcome.unwrap_or_else(|error| {
-            Err(Failure::bug("draining was not finished", "serve").caused_by(&error))
-        }),
-        _ = terminate.recv() => end_at_once(),
-        _ = interrupt.recv() => end_at_once(),
-    }
-}
-
-fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| {
-        let remedy = "check the limit on descriptors";
-        Failure::usage("signals cannot be watched", "serve", remedy).caused_by(&error)
+    let drained = tokio::task::spawn_blocking(move || drain(&shared)).await;
+    drained.unwrap_or_else(|error| {
+        Err(Failure::bug("draining was not finished", "serve").caused_by(&error))
     })
-}
-
-/// The operator asked twice. What was not flushed is void, as after a crash, and the exit code says so.
-fn end_at_once() -> ! {
-    tracing::warn!("second signal: ending without draining");
-    std::process::exit(i32::from(Exit::Interrupted.code()))
 }
 
 /// Reads certificates and configuration again. What is wrong with the new ones keeps the old in force.

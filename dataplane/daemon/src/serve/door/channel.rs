@@ -64,9 +64,8 @@ impl Channel {
                 &mut self.plain
             };
             let received = self.socket.receive(into).await;
-            match received.map_err(|source| DoorFault::Io { phase, source })? {
-                0 => return Err(DoorFault::Closed { phase }),
-                _ => {}
+            if received.map_err(|source| DoorFault::Io { phase, source })? == 0 {
+                return Err(DoorFault::Closed { phase });
             }
         }
         Ok(())

@@ -160,61 +160,72 @@ fn door(page: &mut Page, context: &Context) {
     );
 }
 
+/// A counter of a shard: name, how it moves, value.
+type ShardMetric = (&'static str, Kind, fn(&ShardStats) -> u64);
+
+const SHARD_METRICS: [ShardMetric; 11] = [
+    (
+        "migratekit_dataplane_shard_turns_total",
+        Kind::Counter,
+        |one| one.turns,
+    ),
+    (
+        "migratekit_dataplane_shard_connections",
+        Kind::Gauge,
+        |one| one.connections,
+    ),
+    (
+        "migratekit_dataplane_shard_received_bytes_total",
+        Kind::Counter,
+        |one| one.bytes_received,
+    ),
+    (
+        "migratekit_dataplane_shard_sent_bytes_total",
+        Kind::Counter,
+        |one| one.bytes_sent,
+    ),
+    (
+        "migratekit_dataplane_shard_payload_bytes_total",
+        Kind::Counter,
+        |one| one.payload_bytes,
+    ),
+    (
+        "migratekit_dataplane_plaintext_copied_bytes_total",
+        Kind::Counter,
+        |one| one.plaintext_copied_bytes,
+    ),
+    (
+        "migratekit_dataplane_ciphertext_joined_bytes_total",
+        Kind::Counter,
+        |one| one.ciphertext_joined_bytes,
+    ),
+    (
+        "migratekit_dataplane_key_updates_sent_total",
+        Kind::Counter,
+        |one| one.key_updates_sent,
+    ),
+    (
+        "migratekit_dataplane_key_updates_received_total",
+        Kind::Counter,
+        |one| one.key_updates_received,
+    ),
+    (
+        "migratekit_dataplane_memory_stalls_total",
+        Kind::Counter,
+        |one| one.stalls_for_memory,
+    ),
+    ("migratekit_dataplane_in_flight_ops", Kind::Gauge, |one| {
+        one.in_flight_ops
+    }),
+];
+
 fn shards(page: &mut Page, shards: &[ShardStats]) {
-    let mut each = |name: &str, kind, value: fn(&ShardStats) -> u64| {
+    for (name, kind, value) in SHARD_METRICS {
         let samples = shards
             .iter()
             .map(|one| (vec![("shard", one.shard.to_string())], value(one)));
         page.metric(name, kind, samples);
-    };
-    use Kind::{Counter, Gauge};
-    each("migratekit_dataplane_shard_turns_total", Counter, |one| {
-        one.turns
-    });
-    each("migratekit_dataplane_shard_connections", Gauge, |one| {
-        one.connections
-    });
-    each(
-        "migratekit_dataplane_shard_received_bytes_total",
-        Counter,
-        |one| one.bytes_received,
-    );
-    each(
-        "migratekit_dataplane_shard_sent_bytes_total",
-        Counter,
-        |one| one.bytes_sent,
-    );
-    each(
-        "migratekit_dataplane_shard_payload_bytes_total",
-        Counter,
-        |one| one.payload_bytes,
-    );
-    each(
-        "migratekit_dataplane_plaintext_copied_bytes_total",
-        Counter,
-        |one| one.plaintext_copied_bytes,
-    );
-    each(
-        "migratekit_dataplane_ciphertext_joined_bytes_total",
-        Counter,
-        |one| one.ciphertext_joined_bytes,
-    );
-    each(
-        "migratekit_dataplane_key_updates_sent_total",
-        Counter,
-        |one| one.key_updates_sent,
-    );
-    each(
-        "migratekit_dataplane_key_updates_received_total",
-        Counter,
-        |one| one.key_updates_received,
-    );
-    each("migratekit_dataplane_memory_stalls_total", Counter, |one| {
-        one.stalls_for_memory
-    });
-    each("migratekit_dataplane_in_flight_ops", Gauge, |one| {
-        one.in_flight_ops
-    });
+    }
     let quantiles = ["0.5", "0.99", "0.999", "1"];
     let samples = shards.iter().flat_map(|one| {
         quantiles
@@ -230,7 +241,7 @@ fn shards(page: &mut Page, shards: &[ShardStats]) {
     });
     page.metric(
         "migratekit_dataplane_request_latency_seconds",
-        Gauge,
+        Kind::Gauge,
         samples,
     );
 }
