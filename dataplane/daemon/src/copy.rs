@@ -22,8 +22,8 @@ use crate::uri::{Uri, UriError};
 use settings::Settings;
 use source::SourceEnd;
 
-/// Time the shards get to end by themselves. The transfer is over, so nothing is left to drain.
-const STOP_TIMEOUT: Duration = Duration::from_millis(50);
+/// Time the connections get to say good-bye. The transfer is over, so nothing else is left to drain.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the verb.
 pub(crate) fn run(args: &CopyArgs) -> Result<(), Failure> {

@@ -20,7 +20,7 @@ const DISK_BYTES: u64 = (16 << 20) + 512;
 /// Data lies here, holes between.
 const DATA_AT: [(u64, usize); 3] = [(0, 3 << 20), (5 << 20, 65_536), (16 << 20, 512)];
 /// Time the shards get to end by themselves once the copy is done.
-const STOP_TIMEOUT: Duration = Duration::from_millis(50);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Memory for the copy.
 const ARENA_BYTES: usize = 32 << 20;
 
