@@ -325,6 +325,29 @@ fn an_export_that_the_protocol_cannot_describe_is_not_opened() {
 }
 
 #[test]
+fn df_is_offered_only_where_it_can_be_kept() {
+    for (payload_max, is_offered) in [(32_768, false), (65_536, true), (u32::MAX, true)] {
+        let mut server = plain();
+        ask(&mut server, 8, &[]);
+        server
+            .handle_input(&option(7, &export_request("disk", &[])))
+            .unwrap();
+        server.poll_event().unwrap();
+        let block = BlockSizes {
+            min: 1,
+            preferred: 4096,
+            payload_max,
+        };
+        server.answer_export(Ok(ExportInfo { block, ..info() }));
+        let ServerHandshakeEvent::Done(params) = ended(&mut server) else {
+            panic!()
+        };
+        let found = params.info.flags.contains(TransmissionFlags::SEND_DF);
+        assert_eq!(found, is_offered, "{payload_max}");
+    }
+}
+
+#[test]
 fn modes_are_negotiated_in_any_order() {
     let mut server = plain();
     assert_eq!(code(&mut server, 8, b"x"), INVALID);

@@ -112,6 +112,35 @@ fn ranges_are_judged_as_the_protocol_says() {
 }
 
 #[test]
+fn the_end_is_exact_to_the_byte() {
+    let mut params = server_params(Mode::Extended);
+    params.block_sizes_negotiated = false;
+    for (command, past_end) in [
+        (READ, INVAL),
+        (WRITE, NOSPC),
+        (ZEROES, NOSPC),
+        (STATUS, INVAL),
+    ] {
+        let mut conn = ServerConn::new(&params);
+        assert_eq!(
+            verdict_by(&mut conn, 0, command, SIZE_BYTES - 1, 1),
+            GOOD,
+            "{command}"
+        );
+        assert_eq!(
+            verdict_by(&mut conn, 0, command, SIZE_BYTES - 1, 2),
+            past_end,
+            "{command}"
+        );
+        assert_eq!(
+            verdict_by(&mut conn, 0, command, SIZE_BYTES, 1),
+            past_end,
+            "{command}"
+        );
+    }
+}
+
+#[test]
 fn alignment_binds_only_clients_that_asked_for_block_sizes() {
     for command in [READ, WRITE, TRIM, CACHE, ZEROES, STATUS] {
         let mut params = server_params(Mode::Structured);

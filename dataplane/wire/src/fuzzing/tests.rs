@@ -123,6 +123,14 @@ fn wish() -> impl Strategy<Value = Wish> {
 fn script() -> impl Strategy<Value = Script> {
     let wishes = prop::collection::vec(wish(), 0..40);
     (0_u8..3, 1_usize..20_000, any::<u64>(), wishes).prop_map(|(mode, size_bytes, seed, wishes)| {
+        // A third of the requests end one byte before, at, or one byte behind the end of the disk.
+        let move_to_end = |mut wish: Wish| {
+            if wish.fill.is_multiple_of(3) && wish.len < size_bytes as u64 {
+                wish.offset = size_bytes as u64 - wish.len - 1 + u64::from(wish.fill / 3 % 3);
+            }
+            wish
+        };
+        let wishes = wishes.into_iter().map(move_to_end).collect();
         Script {
             mode: mode_of(mode),
             size_bytes,

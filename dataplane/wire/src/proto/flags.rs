@@ -136,12 +136,13 @@ impl TransmissionFlags {
         Self(self.0 & !other.0)
     }
 
-    /// The flags a server states for an export: what the protocol makes depend on other flags or on
-    /// structured replies is removed, what it demands is added.
+    /// The flags a server states for an export: what the protocol makes depend on other flags is
+    /// removed, what it demands is added. `df` says whether DF can be kept: it needs structured
+    /// replies and payload of `limits::DF_BYTES_MIN`.
     #[must_use]
-    pub(crate) const fn stated(self, structured: bool) -> Self {
+    pub(crate) const fn stated(self, df: bool) -> Self {
         let mut flags = Self(self.0 & Self::OFFERED.0).union(Self::HAS_FLAGS);
-        if !structured {
+        if !df {
             flags = flags.without(Self::SEND_DF);
         }
         if flags.contains(Self::READ_ONLY) {

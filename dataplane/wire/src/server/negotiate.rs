@@ -4,6 +4,7 @@ use super::handshake::{Asked, BASE_ALLOCATION_ID, State};
 use super::options::{ContextRequest, ExportRequest};
 use super::{ExportRefusal, Query, ServerHandshake, ServerHandshakeEvent, ServerParams, TlsPolicy};
 use crate::WireError;
+use crate::limits::DF_BYTES_MIN;
 use crate::proto::{ExportInfo, HandshakeFlags, Mode, OptionCode, ReplyCode};
 use crate::reader::text;
 
@@ -182,7 +183,10 @@ impl ServerHandshake {
         if !is_sound {
             return Err(ExportRefusal::Platform);
         }
-        info.flags = info.flags.stated(self.negotiated.mode != Mode::Simple);
+        // DF promises that reads of up to 64 KiB come in one piece.
+        let is_df_kept = info.block.payload_bytes_max() >= DF_BYTES_MIN;
+        let is_structured = self.negotiated.mode != Mode::Simple;
+        info.flags = info.flags.stated(is_structured && is_df_kept);
         Ok(info)
     }
 
