@@ -4,7 +4,6 @@ mod extents_file;
 mod image;
 mod qemu;
 mod settings;
-mod signals;
 mod source;
 
 use std::os::unix::fs::MetadataExt;
@@ -18,6 +17,7 @@ use crate::cli::{CopyArgs, OutputFormat, SourceFormat};
 use crate::endpoint::{ConnectOptions, endpoint};
 use crate::exit::{Exit, Failure, Side};
 use crate::report::{self, copied::CopyFacts, copied::CopyResult, progress::ProgressView};
+use crate::signals;
 use crate::uri::{Uri, UriError};
 use settings::Settings;
 use source::SourceEnd;

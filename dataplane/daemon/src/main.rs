@@ -12,6 +12,7 @@ mod pki;
 mod probe;
 mod report;
 mod serve;
+mod signals;
 mod size;
 mod uri;
 

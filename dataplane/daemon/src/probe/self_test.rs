@@ -14,6 +14,7 @@ use sys::{RuntimeChoice, Tier};
 use super::ciphers;
 use crate::exit::{Exit, Failure};
 use crate::helper::Workspace;
+use crate::signals;
 
 /// Size of the test disk; odd, so that the tail is tested too.
 const DISK_BYTES: u64 = (16 << 20) + 512;
@@ -59,11 +60,16 @@ pub(super) fn run() -> Result<Vec<TestOutcome>, Failure> {
         )
         .caused_by(error)
     };
+    let cancel = Cancel::default();
+    signals::watch(&cancel)?;
     let workspace = Workspace::create().map_err(|error| no_room(&error))?;
     let source = workspace.path().join("source");
     write_disk(&source).map_err(|error| no_room(&error))?;
     let mut outcomes = vec![timed("records of every cipher".to_owned(), ciphers::check)];
     for report in sys::runtime::self_test(workspace.path()) {
+        if cancel.is_cancelled() {
+            return Err(interrupted());
+        }
         let name = format!("system calls of the {} tier", report.tier.name());
         outcomes.push(TestOutcome {
             name,
@@ -75,11 +81,25 @@ pub(super) fn run() -> Result<Vec<TestOutcome>, Failure> {
             let target = workspace.path().join("target");
             let name = format!("copy on the {} tier", report.tier.name());
             outcomes.push(timed(name, || {
-                copy_and_compare(report.tier, &source, &target)
+                copy_and_compare(report.tier, &source, &target, &cancel)
             }));
         }
     }
+    if cancel.is_cancelled() {
+        return Err(interrupted());
+    }
     Ok(outcomes)
+}
+
+fn interrupted() -> Failure {
+    let (what, on) = ("interrupted", "the self-test");
+    Failure::new(
+        Exit::Interrupted,
+        engine::Blame::Operator,
+        what,
+        on,
+        "start it again",
+    )
 }
 
 fn timed(name: String, test: impl FnOnce() -> Result<(), String>) -> TestOutcome {
@@ -108,7 +128,12 @@ fn write_disk(path: &Path) -> std::io::Result<()> {
     (&disk).flush()
 }
 
-fn copy_and_compare(tier: Tier, source: &Path, target: &Path) -> Result<(), String> {
+fn copy_and_compare(
+    tier: Tier,
+    source: &Path,
+    target: &Path,
+    cancel: &Cancel,
+) -> Result<(), String> {
     let text = |error: &dyn std::error::Error| error.to_string();
     let runtime = sys::runtime::select(match tier {
         Tier::Rich => RuntimeChoice::Rich,
@@ -139,7 +164,7 @@ fn copy_and_compare(tier: Tier, source: &Path, target: &Path) -> Result<(), Stri
         in_flight_deadline: Duration::from_secs(60),
         zero_scan_bytes: tunables.zero_scan_bytes(),
     };
-    let copied = transfer::run(&engine, &spec, &Cancel::default(), &mut |_| {});
+    let copied = transfer::run(&engine, &spec, cancel, &mut |_| {});
     let stopped = engine.stop(STOP_TIMEOUT);
     let compared = copied.map_err(|error| text(&error)).and_then(|report| {
         stopped.map_err(|error| text(&error))?;

@@ -1,4 +1,5 @@
-//! Signals during a copy: the first asks it to finish what is in flight, the second ends the process.
+//! Signals during a copy or a self-test: the first asks it to finish what is in flight, the second ends
+//! the process.
 
 use std::sync::mpsc;
 use std::thread;
