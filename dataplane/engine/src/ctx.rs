@@ -22,10 +22,17 @@ pub(crate) struct Ctx<'a, B: Backend> {
     pub now: Instant,
     pub share: Share,
     pub send_batch_bytes: usize,
+    /// Operations the shard keeps with its devices at most.
+    pub device_depth: u64,
     pub outside: &'a Outside,
 }
 
 impl<B: Backend> Ctx<'_, B> {
+    /// The devices have as much to do as they shall have; a completion makes room.
+    pub(crate) fn devices_are_full(&self) -> bool {
+        self.stats.device_ops >= self.device_depth
+    }
+
     /// Hands a question about a file's allocation to the thread that may block; false when its queue is full.
     pub(crate) fn ask_status(&self, job: StatusJob) -> bool {
         self.outside.ask(job)

@@ -145,6 +145,7 @@ impl<B: Backend> Shard<B> {
             now,
             share,
             send_batch_bytes: self.tunables.send_batch_bytes(),
+            device_depth: self.tunables.device_depth() as u64,
             outside: &self.outside,
         };
         (&mut self.lanes, ctx)
@@ -329,6 +330,7 @@ impl<B: Backend> Shard<B> {
                 lane.export().leave();
             }
             Lane::Mover(mover) => {
+                self.shared_stats.publish_latency(&self.local);
                 self.movers.retain(|known| *known != index);
                 for file in mover.files() {
                     self.release_file(file);

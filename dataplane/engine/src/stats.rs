@@ -102,6 +102,8 @@ pub(crate) struct LocalStats {
     pub key_updates_sent: u64,
     pub key_updates_received: u64,
     pub stalls_for_memory: u64,
+    /// Operations of files and devices with the kernel now.
+    pub device_ops: u64,
     pub latency: Histogram<u64>,
 }
 
@@ -121,6 +123,7 @@ impl LocalStats {
             key_updates_sent: 0,
             key_updates_received: 0,
             stalls_for_memory: 0,
+            device_ops: 0,
             // Fixed bounds: recording never allocates. Two digits are enough for percentiles.
             latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 2)
                 .expect("the bounds are constants that the histogram accepts"),

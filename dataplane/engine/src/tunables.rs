@@ -183,13 +183,6 @@ impl Tunables {
         self.load_u32(Knob::ZeroScanBytes)
     }
 
-    /// Send without copying into the kernel.
-    #[inline]
-    #[must_use]
-    pub fn send_zc(&self) -> bool {
-        self.load(Knob::SendZc) != 0
-    }
-
     /// Back the arena with huge pages.
     #[inline]
     #[must_use]

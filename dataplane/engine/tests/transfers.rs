@@ -149,3 +149,27 @@ fn a_cancelled_transfer_says_so_and_stops_early() {
     .expect_err("cancelled");
     assert_eq!(error.kind, ErrorKind::Cancelled);
 }
+
+#[test]
+fn one_stream_copies_a_file_into_a_file_and_into_nothing_on_every_tier() {
+    for tier in TIERS {
+        let dir = tempfile::tempdir_in(".").expect("a folder");
+        let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+        let bytes = disk(5);
+        write(&source, &bytes);
+        let engine = start_engine(tier, 1);
+        for (to, expected) in [
+            (Endpoint::Path(target.clone()), Some(&bytes)),
+            (Endpoint::Null { size_bytes: None }, None),
+        ] {
+            let mut spec = spec(Endpoint::Path(source.clone()), to);
+            spec.connections = 1;
+            let report =
+                transfer::run(&engine, &spec, &Cancel::default(), &mut |_| {}).expect("copied");
+            assert_eq!(report.progress.done_bytes(), bytes.len() as u64, "{tier:?}");
+            if let Some(expected) = expected {
+                assert!(fs::read(&target).expect("reads") == *expected, "{tier:?}");
+            }
+        }
+    }
+}

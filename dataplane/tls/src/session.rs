@@ -111,6 +111,16 @@ pub struct Session {
     has_said_goodbye: bool,
     messages: Messages,
     patience: Patience,
+    key_updates: KeyUpdates,
+}
+
+/// KeyUpdates of one session so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyUpdates {
+    /// Sent by us.
+    pub sent: u64,
+    /// Received from the peer.
+    pub received: u64,
 }
 
 /// What the handshake hands over.
@@ -138,6 +148,7 @@ impl Session {
             has_said_goodbye: false,
             messages: Messages::default(),
             patience: Patience::default(),
+            key_updates: KeyUpdates::default(),
         }
     }
 
@@ -249,6 +260,7 @@ impl Session {
     fn handle_key_update(&mut self, now: Instant, update: KeyUpdate) -> Result<(), TlsError> {
         self.patience.handle_key_update(now)?;
         self.rx = self.schedule.next_rx(self.suite)?;
+        self.key_updates.received += 1;
         if update == KeyUpdate::Requested && self.sending == Sending::Open {
             self.sending = Sending::AnswerFirst;
         }
@@ -359,6 +371,7 @@ impl Session {
             Err(error) => return Err(self.fail(error)),
         }
         self.pace.handle_sent(now);
+        self.key_updates.sent += 1;
         Ok(written)
     }
 
@@ -414,6 +427,11 @@ impl Session {
     /// IANA name of the cipher suite.
     pub fn suite_name(&self) -> &'static str {
         self.suite.name()
+    }
+
+    /// KeyUpdates so far, for counters.
+    pub fn key_updates(&self) -> KeyUpdates {
+        self.key_updates
     }
 
     /// True after close_notify came.

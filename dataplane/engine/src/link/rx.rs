@@ -72,6 +72,7 @@ pub(crate) struct Rx {
     ended: bool,
     /// TLS: close_notify came.
     closed_politely: bool,
+    key_updates_counted: u64,
     /// When bytes last came.
     pub(crate) last_byte: Instant,
 }
@@ -88,6 +89,7 @@ impl Rx {
             receiving: false,
             ended: false,
             closed_politely: false,
+            key_updates_counted: 0,
             last_byte: now,
         }
     }
@@ -188,7 +190,7 @@ impl Rx {
                     ctx.stats.payload_bytes += len as u64;
                     core.filled(ctx, len)?;
                 }
-                Opened::Control => {}
+                Opened::Control => self.count_control(ctx, core),
                 Opened::Closed => self.close(),
             }
         } else {
@@ -202,11 +204,19 @@ impl Rx {
                     self.scratch_at = 0;
                     self.scratch_len = len;
                 }
-                Opened::Control => {}
+                Opened::Control => self.count_control(ctx, core),
                 Opened::Closed => self.close(),
             }
         }
         Ok(Some(frame.wire_len))
+    }
+
+    fn count_control<B: Backend, R: Receiver<B>>(&mut self, ctx: &mut Ctx<'_, B>, core: &mut R) {
+        if let Some(session) = core.session() {
+            let received = session.key_updates().received;
+            ctx.stats.key_updates_received += received - self.key_updates_counted;
+            self.key_updates_counted = received;
+        }
     }
 
     fn close(&mut self) {

@@ -67,6 +67,8 @@ pub(crate) struct Tx {
     ready: Parts,
     sending: bool,
     good_bye: bool,
+    close_queued: bool,
+    key_updates_counted: u64,
 }
 
 impl Tx {
@@ -82,6 +84,8 @@ impl Tx {
             ready: Parts::new(),
             sending: false,
             good_bye: false,
+            close_queued: false,
+            key_updates_counted: 0,
         }
     }
 
@@ -119,9 +123,6 @@ impl Tx {
     pub(crate) fn say_good_bye(&mut self) {
         if !self.good_bye {
             self.good_bye = true;
-            if let Some(session) = &mut self.session {
-                session.queue_close();
-            }
         }
     }
 
@@ -300,11 +301,13 @@ impl Tx {
         hold: &mut Hold,
     ) -> Result<(), LaneFault> {
         loop {
+            if self.good_bye && self.queue.is_empty() {
+                self.queue_close();
+            }
             let Some(session) = &self.session else {
                 return Ok(());
             };
-            let control =
-                session.control_pending(ctx.now) && (!self.good_bye || self.queue.is_empty());
+            let control = session.control_pending(ctx.now);
             let batch_bytes = ctx.send_batch_bytes;
             if control {
                 if !self.ensure_room(ctx, hold, CONTROL_BYTES_MAX, batch_bytes) {
@@ -329,6 +332,14 @@ impl Tx {
         }
     }
 
+    /// close_notify goes behind everything else: a session seals no data after it.
+    fn queue_close(&mut self) {
+        if let (Some(session), false) = (&mut self.session, self.close_queued) {
+            self.close_queued = true;
+            session.queue_close();
+        }
+    }
+
     fn seal_control<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) -> Result<usize, LaneFault> {
         let (Some(session), Some(filling)) = (&mut self.session, &mut self.filling) else {
             return Ok(0);
@@ -336,6 +347,9 @@ impl Tx {
         let wrote =
             session.poll_control(ctx.now, &mut filling.lease.bytes_mut()[filling.filled..])?;
         filling.filled += wrote;
+        let sent = session.key_updates().sent;
+        ctx.stats.key_updates_sent += sent - self.key_updates_counted;
+        self.key_updates_counted = sent;
         Ok(wrote)
     }
 

@@ -137,6 +137,7 @@ impl Mover {
                     .push(op, tag.with(Kind::Flush, 0, 0).token())
                     .is_ok();
                 self.ops += u32::from(pushed);
+                ctx.stats.device_ops += u64::from(pushed);
                 pushed
             }
         };

@@ -221,6 +221,9 @@ impl Mover {
         let shift = usize::try_from(piece.offset % align as u64).unwrap_or(0);
         let cover = (shift + piece.len).next_multiple_of(align);
         while piece.next_lease < payload.count() {
+            if ctx.devices_are_full() {
+                return false;
+            }
             let index = piece.next_lease;
             let begin = index * PIECE_BYTES;
             let len = if payload.count() == 1 {
@@ -245,6 +248,7 @@ impl Mover {
             {
                 Ok(_) => {
                     self.ops += 1;
+                    ctx.stats.device_ops += 1;
                     piece.reads += 1;
                     piece.next_lease += 1;
                 }
@@ -279,6 +283,7 @@ impl Mover {
             return;
         };
         self.ops -= 1;
+        ctx.stats.device_ops -= 1;
         let (slot, index) = (u32::from(tag.slot), usize::from(tag.aux));
         let Some(piece) = self.pieces.get_mut(slot) else {
             return self.hold.give(lease);
@@ -299,6 +304,7 @@ impl Mover {
                 };
                 let Err(refused) = ctx.backend.push(rest, tag.token()) else {
                     self.ops += 1;
+                    ctx.stats.device_ops += 1;
                     return;
                 };
                 if let Op::Read { lease, .. } = refused.op {

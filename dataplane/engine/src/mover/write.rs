@@ -214,6 +214,9 @@ impl Mover {
         };
         let payload = emit.payload.as_mut()?;
         while emit.next_byte < payload.len() {
+            if ctx.devices_are_full() {
+                return Some(emit);
+            }
             let spot = payload.spot(emit.next_byte);
             let offset = emit.offset + emit.next_byte as u64;
             let aligned = offset.is_multiple_of(align)
@@ -245,6 +248,7 @@ impl Mover {
             {
                 Ok(_) => {
                     self.ops += 1;
+                    ctx.stats.device_ops += 1;
                     emit.next_byte += spot.len;
                     if let Some(piece) = self.pieces.get_mut(emit.piece) {
                         piece.writes += 1;
@@ -308,6 +312,7 @@ impl Mover {
         {
             Ok(_) => {
                 self.ops += 1;
+                ctx.stats.device_ops += 1;
                 None
             }
             Err(_) => Some(emit),
@@ -323,6 +328,7 @@ impl Mover {
         op: Op,
     ) {
         self.ops -= 1;
+        ctx.stats.device_ops -= 1;
         let slot = u32::from(tag.slot);
         let moving = self.life == Life::Moving;
         match op {
@@ -397,7 +403,10 @@ impl Mover {
                     dsync,
                 };
                 match ctx.backend.push(rest, tag.token()) {
-                    Ok(_) => self.ops += 1,
+                    Ok(_) => {
+                        self.ops += 1;
+                        ctx.stats.device_ops += 1;
+                    }
                     Err(refused) => {
                         self.leave_gate(via == Via::Direct);
                         if let Op::Write { lease, at, len, .. } = refused.op {

@@ -76,6 +76,9 @@ impl ServerCore {
             self.hold.give(piece.lease);
             return None;
         };
+        if ctx.devices_are_full() {
+            return Some(piece);
+        }
         let align = self.align();
         let aligned =
             piece.offset.is_multiple_of(align) && (piece.len as u64).is_multiple_of(align);
@@ -112,6 +115,7 @@ impl ServerCore {
         {
             Ok(_) => {
                 self.ops += 1;
+                ctx.stats.device_ops += 1;
                 None
             }
             Err(refused) => {
@@ -173,6 +177,7 @@ impl ServerCore {
             return Ok(());
         };
         self.ops -= 1;
+        ctx.stats.device_ops -= 1;
         let slot = u32::from(tag.slot);
         let error = match outcome {
             Ok(done) if done == len => None,
@@ -190,6 +195,7 @@ impl ServerCore {
                 match ctx.backend.push(rest, tag.token()) {
                     Ok(_) => {
                         self.ops += 1;
+                        ctx.stats.device_ops += 1;
                         return Ok(());
                     }
                     Err(refused) => {
@@ -281,7 +287,7 @@ impl ServerCore {
         let streamed = mode == Mode::Simple && entry.request.len > PIECE_BYTES as u64;
         // The pieces of a simple reply go out in order and with nothing between them.
         let in_the_way = entry.outstanding > 0 || self.streaming.is_some_and(|other| other != slot);
-        if queued || (streamed && in_the_way) {
+        if queued || ctx.devices_are_full() || (streamed && in_the_way) {
             return Ok(false);
         }
         let shift = entry.next % align;
@@ -309,7 +315,10 @@ impl ServerCore {
                 .backend
                 .push(op, self.tag.with(Kind::Read, slot, 0).token())
             {
-                Ok(_) => self.ops += 1,
+                Ok(_) => {
+                    self.ops += 1;
+                    ctx.stats.device_ops += 1;
+                }
                 Err(refused) => {
                     if let Op::Read { lease, .. } = refused.op {
                         self.hold.give(lease);
@@ -357,6 +366,7 @@ impl ServerCore {
             return Ok(());
         };
         self.ops -= 1;
+        ctx.stats.device_ops -= 1;
         let slot = u32::from(tag.slot);
         let Some(entry) = self.requests.get(slot) else {
             self.hold.give(lease);
@@ -382,6 +392,7 @@ impl ServerCore {
                 match ctx.backend.push(rest, tag.token()) {
                     Ok(_) => {
                         self.ops += 1;
+                        ctx.stats.device_ops += 1;
                         return Ok(());
                     }
                     Err(refused) => {
@@ -464,6 +475,7 @@ impl ServerCore {
         {
             Ok(_) => {
                 self.ops += 1;
+                ctx.stats.device_ops += 1;
                 Ok(())
             }
             Err(_) => self.end_operation(ctx, slot, Some(NbdError::NoMem)),
@@ -478,6 +490,7 @@ impl ServerCore {
         outcome: Outcome,
     ) -> Result<(), LaneFault> {
         self.ops -= 1;
+        ctx.stats.device_ops -= 1;
         self.export.flush_ended(outcome.is_ok());
         let voided = self.export.flush_epoch() != self.flush_epoch;
         let error = match outcome {

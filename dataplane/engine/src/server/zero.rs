@@ -119,6 +119,7 @@ impl ServerCore {
         {
             Ok(_) => {
                 self.ops += 1;
+                ctx.stats.device_ops += 1;
                 Ok(())
             }
             Err(_) => self.end_operation(ctx, slot, Some(NbdError::NoMem)),
@@ -134,6 +135,7 @@ impl ServerCore {
         op: &Op,
     ) -> Result<(), LaneFault> {
         self.ops -= 1;
+        ctx.stats.device_ops -= 1;
         let slot = u32::from(tag.slot);
         let Some(entry) = self.requests.get_mut(slot) else {
             return Ok(());

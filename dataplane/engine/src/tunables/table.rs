@@ -110,7 +110,6 @@ pub enum Knob {
     DeviceDepth,
     RateBytesPerS,
     ZeroScanBytes,
-    SendZc,
     HugePages,
     Aead,
     Shards,
@@ -266,13 +265,6 @@ pub static TABLE: [Tunable; TABLE_LEN] = [
         ..ROW
     },
     choice(
-        "send_zc",
-        OFF_ON,
-        Applies::NextConnection,
-        "Send from registered memory without a copy into the kernel. Pays on fast networks only; \
-         on loopback the kernel copies anyway.",
-    ),
-    choice(
         "huge_pages",
         OFF_ON,
         Applies::Start,
@@ -378,4 +370,4 @@ impl Tunable {
 
 // A knob reads the row with its own name: the last one keeps the count, the tests keep the order.
 const _: () = assert!(Knob::Runtime as usize + 1 == TABLE_LEN);
-const TABLE_LEN: usize = 14;
+const TABLE_LEN: usize = 13;

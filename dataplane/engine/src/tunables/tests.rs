@@ -40,7 +40,6 @@ fn names_are_unique_and_stand_in_the_order_of_the_knobs() {
         (Knob::DeviceDepth, "device_depth"),
         (Knob::RateBytesPerS, "rate_bytes_per_s"),
         (Knob::ZeroScanBytes, "zero_scan_bytes"),
-        (Knob::SendZc, "send_zc"),
         (Knob::HugePages, "huge_pages"),
         (Knob::Aead, "aead"),
         (Knob::Shards, "shards"),
@@ -65,7 +64,7 @@ fn a_new_set_has_the_defaults() {
     assert_eq!(tunables.device_depth(), 64);
     assert_eq!(tunables.rate_bytes_per_s(), None);
     assert_eq!(tunables.zero_scan_bytes(), 65_536);
-    assert!(!tunables.send_zc() && !tunables.huge_pages() && !tunables.pin());
+    assert!(!tunables.huge_pages() && !tunables.pin());
     assert_eq!(tunables.aead(), None);
     assert_eq!(tunables.shards(), None);
     assert_eq!(tunables.runtime(), sys::RuntimeChoice::Auto);
@@ -121,13 +120,12 @@ fn choices_are_set_by_their_words() {
         ("aead", "chacha20-poly1305"),
         ("runtime", "epoll"),
         ("pin", "on"),
-        ("send_zc", "on"),
     ] {
         assert_eq!(tunables.set_text(name, word).unwrap(), None);
     }
     assert_eq!(tunables.aead(), Some("TLS_CHACHA20_POLY1305_SHA256"));
     assert_eq!(tunables.runtime(), sys::RuntimeChoice::Epoll);
-    assert!(tunables.pin() && tunables.send_zc());
+    assert!(tunables.pin());
 }
 
 #[test]
