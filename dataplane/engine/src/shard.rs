@@ -74,6 +74,8 @@ pub(crate) struct Shard<B: Backend> {
     movers: Vec<u32>,
     /// Lanes that want to go on next turn.
     again: bool,
+    /// One of them has bytes at hand.
+    at_once: bool,
     generation: u16,
     housekept: Instant,
     stopping: bool,
@@ -95,6 +97,7 @@ impl<B: Backend> Shard<B> {
             dirty: VecDeque::with_capacity(LANES_PER_SHARD_MAX),
             movers: Vec::with_capacity(LANES_PER_SHARD_MAX),
             again: false,
+            at_once: false,
             generation: 0,
             housekept: now,
             stopping: false,
@@ -288,6 +291,7 @@ impl<B: Backend> Shard<B> {
 
     fn advance(&mut self, now: Instant) {
         self.again = false;
+        self.at_once = false;
         for _ in 0..self.dirty.len() {
             let Some(index) = self.dirty.pop_front() else {
                 break;
@@ -306,8 +310,9 @@ impl<B: Backend> Shard<B> {
             self.charge(index, copied);
             match next {
                 Next::Wait => {}
-                Next::Again => {
+                Next::Again | Next::AtOnce => {
                     self.again = true;
+                    self.at_once |= next == Next::AtOnce;
                     self.mark(index);
                 }
                 Next::Free => self.free(index),
@@ -373,6 +378,9 @@ impl<B: Backend> Shard<B> {
         if self.lanes.is_empty() {
             // Told to stop in this very turn: nothing is left that could wake us.
             return self.stopping.then_some(now);
+        }
+        if self.at_once {
+            return Some(now);
         }
         let mut until = self.housekept + Duration::from_millis(HOUSEKEEPING_MS);
         if self.again {

@@ -16,9 +16,9 @@ use wire::Command;
 impl Mover {
     /// Moves everything that can move.
     pub(crate) fn advance<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) -> Next {
-        let mut again = false;
+        let mut next = Next::Wait;
         if self.life == Life::Moving {
-            again = self.run(ctx);
+            next = self.run(ctx);
         }
         if let Life::Leaving(_) = self.life {
             self.leave(ctx);
@@ -30,25 +30,32 @@ impl Mover {
                 self.end()
             };
         }
-        if again { Next::Again } else { Next::Wait }
+        next
     }
 
-    fn run<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) -> bool {
-        let mut again = self.advance_end(ctx, Side::Source) | self.advance_end(ctx, Side::Target);
+    fn run<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) -> Next {
+        let limited = self.advance_end(ctx, Side::Source) | self.advance_end(ctx, Side::Target);
         if self.life != Life::Moving {
-            return false;
+            return Next::Wait;
         }
         self.take_answers(ctx);
         self.retry_emits(ctx);
-        again |= self.start_pieces(ctx);
+        let starved = self.start_pieces(ctx);
         // What was queued just now goes out in this turn.
         self.pump_end(ctx, Side::Source);
         self.pump_end(ctx, Side::Target);
         if self.life != Life::Moving {
-            return false;
+            return Next::Wait;
         }
         self.follow_phase(ctx);
-        again || !self.emits.is_empty()
+        // What waits for room at the devices may wait for another lane's completions, which do not
+        // come here.
+        let waiting = starved || !self.emits.is_empty() || !self.reading.is_empty();
+        match (limited, waiting) {
+            (true, _) => Next::AtOnce,
+            (false, true) => Next::Again,
+            (false, false) => Next::Wait,
+        }
     }
 
     fn lane(&mut self, side: Side) -> Option<(&mut ClientLane, &mut crate::ctx::Hold)> {

@@ -38,8 +38,10 @@ enum Life {
 pub(crate) enum Next {
     /// Wait for completions.
     Wait,
-    /// It could go on but for memory, the gate or the turn's limit: advance it next turn.
+    /// It could go on but for memory or the gate: advance it when something ended, or soon.
     Again,
+    /// It reached the turn's limit: advance it in the next turn, which shall not wait.
+    AtOnce,
     /// Nothing is left of it: free it.
     Free,
 }
@@ -51,6 +53,8 @@ pub(crate) struct ServerLane {
     life: Life,
     tls: bool,
     stopped: bool,
+    /// The turn's limit was reached.
+    limited: bool,
     fault: Option<LaneFault>,
     peer: String,
 }
@@ -82,6 +86,7 @@ impl ServerLane {
             life: Life::Running,
             tls,
             stopped: false,
+            limited: false,
             fault: None,
             peer: parts.peer,
         })
@@ -205,10 +210,10 @@ impl ServerLane {
             let kernel = self.core.ops > 0 || self.core.tx.is_sending() || self.rx.is_receiving();
             return if kernel { Next::Wait } else { Next::Free };
         }
-        if self.stopped {
-            Next::Again
-        } else {
-            Next::Wait
+        match (self.limited, self.stopped) {
+            (true, _) => Next::AtOnce,
+            (false, true) => Next::Again,
+            (false, false) => Next::Wait,
         }
     }
 
@@ -221,7 +226,8 @@ impl ServerLane {
         };
         self.core.launch(ctx)?;
         self.core.tx.pump(ctx, &mut self.core.hold, self.core.tag)?;
-        self.stopped = matches!(state, RxState::Stopped | RxState::Again)
+        self.limited = state == RxState::Again;
+        self.stopped = state == RxState::Stopped
             || !self.core.held.is_empty()
             || (!self.core.launching.is_empty() && self.core.ops == 0);
         self.end_of_stream(ctx, state)
