@@ -187,7 +187,7 @@ pub static TABLE: [Tunable; TABLE_LEN] = [
         unit: Unit::Bytes,
         min: MIB,
         max: 64 * MIB,
-        default: 8 * MIB,
+        default: 2 * MIB,
         granule: Granule::MultipleOf(4096),
         applies: Applies::NextTransfer,
         effect: "Data in flight on one connection. Bandwidth times round trip must fit into the \
@@ -201,7 +201,7 @@ pub static TABLE: [Tunable; TABLE_LEN] = [
         unit: Unit::Bytes,
         min: 16 * KIB,
         max: MIB,
-        default: 512 * KIB,
+        default: MIB,
         granule: Granule::MultipleOf(4096),
         applies: Applies::Live,
         effect: "Bytes sealed and handed to a socket at once. Larger batches mean fewer system \

@@ -58,8 +58,8 @@ fn a_new_set_has_the_defaults() {
     let tunables = Tunables::new();
     assert_eq!(tunables.connections(), 4);
     assert_eq!(tunables.request_bytes(), 262_144);
-    assert_eq!(tunables.window_bytes_max(), 8 << 20);
-    assert_eq!(tunables.send_batch_bytes(), 512 << 10);
+    assert_eq!(tunables.window_bytes_max(), 2 << 20);
+    assert_eq!(tunables.send_batch_bytes(), 1 << 20);
     assert_eq!(tunables.recv_buffer_bytes(), 512 << 10);
     assert_eq!(tunables.device_depth(), 64);
     assert_eq!(tunables.rate_bytes_per_s(), None);
