@@ -191,13 +191,6 @@ pub enum WireError {
         /// The limit, bytes.
         max: u32,
     },
-    /// An extended WRITE without PAYLOAD_LEN: whether payload follows cannot be known, and guessing
-    /// would let payload be read as requests.
-    #[error("extended WRITE {cookie} lacks the PAYLOAD_LEN flag")]
-    PayloadFlagMissing {
-        /// The request.
-        cookie: Cookie,
-    },
     /// A reply to a request that is not in flight: unknown, stale or answered twice.
     #[error("reply to {cookie}, which is not in flight")]
     UnknownCookie {

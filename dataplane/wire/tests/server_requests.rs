@@ -316,12 +316,18 @@ fn effects_may_be_longer_than_any_payload() {
 }
 
 #[test]
-fn an_extended_write_must_say_that_payload_follows() {
+fn an_extended_write_has_its_payload_even_when_it_does_not_say_so() {
     let mut conn = ServerConn::new(&server_params(Mode::Extended));
-    let missing = WireError::PayloadFlagMissing { cookie: Cookie(77) };
     let header = request(Mode::Extended, 0, WRITE, 0, 512);
-    assert_eq!(conn.handle_header(&header), Err(missing));
-    assert_eq!(conn.want(), ServerWant::Closed);
+    assert!(matches!(
+        conn.handle_header(&header),
+        Ok((_, Some(Incoming::Request(_))))
+    ));
+    let payload = ServerWant::Payload {
+        len: 512,
+        discard: false,
+    };
+    assert_eq!(conn.want(), payload);
 }
 
 #[test]

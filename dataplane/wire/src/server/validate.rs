@@ -74,12 +74,9 @@ impl Rules {
         let is_flagged = header.flags.contains(CommandFlags::PAYLOAD_LEN);
         let follows = match self.mode {
             Mode::Simple | Mode::Structured => is_write,
-            Mode::Extended if is_write && !is_flagged => {
-                return Err(WireError::PayloadFlagMissing {
-                    cookie: header.cookie,
-                });
-            }
-            Mode::Extended => is_flagged,
+            // The flag is mandatory on WRITE, and QEMU's client (seen in 10.0.2) leaves it out. A WRITE
+            // has its payload either way, and QEMU's server takes it so, too.
+            Mode::Extended => is_flagged || is_write,
         };
         if !follows {
             return Ok(0);
