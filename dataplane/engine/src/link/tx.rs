@@ -7,7 +7,7 @@ use crate::{
     payload::Payload,
 };
 use std::collections::VecDeque;
-use sys::{Backend, Lease, LeaseClass, Op, Outcome, Part, Parts, SocketId};
+use sys::{Backend, Lease, LeaseClass, Op, Outcome, PARTS_MAX, Part, Parts, SocketId};
 use tls::session::RECORD_PLAINTEXT_MAX;
 use wire::HeaderBuf;
 
@@ -66,6 +66,8 @@ pub(crate) struct Tx {
     filling: Option<Filling>,
     ready: Parts,
     sending: bool,
+    /// Parts of the send that is with the kernel: if it is short, they go in front of `ready`.
+    sending_parts: usize,
     good_bye: bool,
     close_queued: bool,
     key_updates_counted: u64,
@@ -83,6 +85,7 @@ impl Tx {
             filling: None,
             ready: Parts::new(),
             sending: false,
+            sending_parts: 0,
             good_bye: false,
             close_queued: false,
             key_updates_counted: 0,
@@ -169,6 +172,7 @@ impl Tx {
             return false;
         }
         let parts = std::mem::take(&mut self.ready);
+        let count = parts.count();
         let op = Op::Send {
             socket: self.socket,
             parts,
@@ -176,6 +180,7 @@ impl Tx {
         match ctx.backend.push(op, tag.with(Kind::Tx, 0, 0).token()) {
             Ok(_) => {
                 self.sending = true;
+                self.sending_parts = count;
                 true
             }
             Err(refused) => {
@@ -196,6 +201,7 @@ impl Tx {
         mut parts: Parts,
     ) -> Result<(), LaneFault> {
         self.sending = false;
+        self.sending_parts = 0;
         let sent = match outcome {
             Ok(sent) => sent as usize,
             Err(fault) => {
@@ -224,7 +230,7 @@ impl Tx {
         if !rest.is_empty() {
             while let Some(part) = self.ready.pop_front() {
                 if rest.is_full() {
-                    // Cannot happen: a batch is half of what parts hold (see `batch_is_full`).
+                    // Cannot happen: a batch leaves room for what is with the kernel (see `parts_max`).
                     return Err(LaneFault::Ordered);
                 }
                 Self::append(&mut rest, part);
@@ -243,11 +249,16 @@ impl Tx {
         self.ready.len_bytes() + self.filling.as_ref().map_or(0, |filling| filling.filled)
     }
 
-    /// A batch ends at its byte limit, or at half of the parts a send can carry: so that the rest of a
-    /// short send always fits in front of the batch that was made meanwhile.
+    /// Parts a batch may have: half of what a send can carry, and never more than fit behind the send that is with the
+    /// kernel. A send that is short again and again keeps its parts, and the batch made meanwhile joins them each time.
+    fn parts_max(&self) -> usize {
+        (PARTS_MAX / 2).min(PARTS_MAX.saturating_sub(self.sending_parts))
+    }
+
+    /// A batch ends at its byte limit or at its number of parts.
     fn batch_is_full(&self, batch_bytes: usize) -> bool {
         let parts = self.ready.count() + usize::from(self.filling.is_some());
-        parts >= sys::backend::PARTS_MAX / 2 || self.ready_bytes() >= batch_bytes
+        parts >= self.parts_max() || self.ready_bytes() >= batch_bytes
     }
 
     fn close_filling(&mut self) {
@@ -428,6 +439,7 @@ impl Tx {
 
     /// Moves the front item's payload leases into the batch; false when the batch is full.
     fn gather_payload<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, hold: &mut Hold) -> bool {
+        let parts_max = self.parts_max();
         if let Some(TxItem::Data { payload, .. }) = self.queue.front_mut() {
             if self.front_payload_done < payload.len() {
                 let filling = self.filling.take();
@@ -437,7 +449,7 @@ impl Tx {
                 }
             }
             while self.front_payload_done < payload.len() {
-                if self.ready.count() >= sys::backend::PARTS_MAX / 2 {
+                if self.ready.count() >= parts_max {
                     return false;
                 }
                 let spot = payload.spot(self.front_payload_done);
