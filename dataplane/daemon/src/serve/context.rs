@@ -7,6 +7,7 @@ use std::time::Instant;
 use control::{Connections, Listener, Status};
 use engine::{Engine, Tunables};
 use tls::SessionLimits;
+use tokio::sync::Notify;
 
 use super::certificates::ServerTls;
 use super::config::{Config, SharedConfig};
@@ -24,6 +25,8 @@ pub(super) struct Context {
     pub(super) tls: Option<ServerTls>,
     config: RwLock<SharedConfig>,
     pub(super) preauth: Mutex<Preauth>,
+    /// Told when a place before authentication becomes free.
+    pub(super) preauth_freed: Notify,
     /// Connections that have authenticated and are not served yet.
     pub(super) negotiating: AtomicUsize,
     pub(super) door: DoorCounters,
@@ -53,6 +56,7 @@ impl Context {
             transfers: Transfers::default(),
             tls,
             preauth: Mutex::new(Preauth::new(config.preauth_connections_max)),
+            preauth_freed: Notify::new(),
             config: RwLock::new(Arc::new(config)),
             negotiating: AtomicUsize::new(0),
             door: DoorCounters::new(),

@@ -17,7 +17,8 @@ mod socket;
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use control::ListenerKind;
 use nix::errno::Errno;
@@ -30,7 +31,7 @@ use super::context::Context;
 use super::limits::{REOPEN_INTERVAL, SHED_REPORT_INTERVAL};
 use connection::Connection;
 use places::PreauthPlace;
-use preauth::Evicted;
+use preauth::{Evicted, Pressure};
 use socket::Socket;
 
 /// Connections held before authentication; the handle ends one.
@@ -41,11 +42,20 @@ pub(super) async fn run(context: Arc<Context>, listener: Listening, kind: Listen
     let mut door = Door {
         context,
         kind,
+        pressure: Pressure::new(Instant::now()),
         reserve: None,
     };
     door.refill_reserve();
     loop {
-        match listener.accept().await {
+        door.wait_for_place(false).await;
+        let accepted = match listener.accept_waiting().await {
+            Some(accepted) => accepted,
+            None => {
+                door.pressure.relieved(Instant::now());
+                listener.accept().await
+            }
+        };
+        match accepted {
             Ok((socket, peer)) => door.admit(socket, peer),
             Err(error) if is_out_of_descriptors(&error) => door.shed(&listener).await,
             // The client gave up in the queue, or the network says so: the next one may be fine.
@@ -61,15 +71,41 @@ pub(super) async fn run(context: Arc<Context>, listener: Listening, kind: Listen
 struct Door {
     context: Arc<Context>,
     kind: ListenerKind,
+    pressure: Pressure,
     /// A descriptor kept for the moment when there are none.
     reserve: Option<File>,
 }
 
 impl Door {
+    fn preauth(&self) -> MutexGuard<'_, Preauth> {
+        self.context
+            .preauth
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the next connection may have a place.
+    async fn wait_for_place(&self, are_full: bool) {
+        // Who may open a Unix socket of mode 0600 is no stranger.
+        while self.kind != ListenerKind::NbdUnix {
+            let wait = self.preauth().wait(Instant::now(), self.pressure, are_full);
+            if wait.is_zero() {
+                break;
+            }
+            // A place may become free before the oldest must go.
+            let freed = self.context.preauth_freed.notified();
+            let _ = tokio::time::timeout(wait, freed).await;
+            if are_full {
+                break;
+            }
+        }
+    }
+
     fn admit(&self, socket: Socket, peer: String) {
         self.context.door.accepted.add();
+        let context = Arc::clone(&self.context);
         let connection = Connection {
-            context: Arc::clone(&self.context),
+            context,
             socket,
             peer,
         };
@@ -77,15 +113,11 @@ impl Door {
             tokio::spawn(connection.run(self.kind, None));
             return;
         }
-        let mut preauth = self
-            .context
-            .preauth
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut preauth = self.preauth();
         let id = preauth.next_id();
         let place = PreauthPlace::new(Arc::clone(&self.context), id);
         let task = tokio::spawn(connection.run(self.kind, Some(place)));
-        let evicted = preauth.insert(id, task.abort_handle());
+        let evicted = preauth.insert(id, Instant::now(), task.abort_handle());
         drop(preauth);
         evicted.into_iter().for_each(|one| self.evict(&one));
     }
@@ -100,31 +132,21 @@ impl Door {
         }
     }
 
-    /// Out of descriptors: make room, and take one waiting connection off the queue to close it, so that
-    /// the queue moves.
+    /// Out of descriptors: the oldest connection makes room for the next one. When there is none, one is
+    /// taken off the queue on the reserve and closed, so that the queue moves.
     async fn shed(&mut self, listener: &Listening) {
-        let oldest = self
-            .context
-            .preauth
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .evict_oldest();
-        let made_room = oldest.is_some();
+        self.wait_for_place(true).await;
+        let oldest = self.preauth().evict_oldest();
         if let Some(oldest) = oldest {
-            self.evict(&oldest);
+            return self.evict(&oldest);
         }
         drop(self.reserve.take());
-        let taken = listener.accept_waiting().await;
-        let took_one = taken.is_some();
-        drop(taken);
-        if took_one {
+        if let Some(Ok(_closed_at_once)) = listener.accept_waiting().await {
             self.context.door.shed.add();
         }
         self.refill_reserve();
-        if !made_room && !took_one {
-            // Descriptors went elsewhere; asking at once would only burn the processor.
-            tokio::time::sleep(REOPEN_INTERVAL).await;
-        }
+        // Descriptors went elsewhere; asking at once would only burn the processor.
+        tokio::time::sleep(REOPEN_INTERVAL).await;
     }
 
     fn refill_reserve(&mut self) {

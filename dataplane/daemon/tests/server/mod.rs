@@ -6,9 +6,10 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -64,6 +65,8 @@ impl Server {
         let _ = std::fs::remove_file(&notify_path);
         let notify = UnixDatagram::bind(&notify_path).unwrap();
         notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The server may run as somebody else.
+        std::fs::set_permissions(&notify_path, Permissions::from_mode(0o777)).unwrap();
         let log = bed.path("log");
         let mut child = command
             .env("NOTIFY_SOCKET", &notify_path)

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::task::Poll;
+use std::task::{Context as Task, Poll};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
@@ -61,39 +61,31 @@ impl Listening {
 
     /// The next connection and who it is.
     pub(super) async fn accept(&self) -> io::Result<(Socket, String)> {
+        poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    /// A connection that waits already, if one does.
+    pub(super) async fn accept_waiting(&self) -> Option<io::Result<(Socket, String)>> {
+        poll_fn(|context| match self.poll_accept(context) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    fn poll_accept(&self, context: &mut Task<'_>) -> Poll<io::Result<(Socket, String)>> {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                Ok((Socket::Tcp(stream), canonical(address).to_string()))
-            }
-            Self::Unix(listener, _) => {
-                let (stream, _) = listener.accept().await?;
+            Self::Tcp(listener) => listener
+                .poll_accept(context)
+                .map_ok(|(stream, address)| (Socket::Tcp(stream), canonical(address).to_string())),
+            Self::Unix(listener, _) => listener.poll_accept(context).map_ok(|(stream, _)| {
                 let peer = match sys::net::peer_credentials(&stream) {
                     Ok(peer) => format!("unix uid {} gid {} pid {}", peer.uid, peer.gid, peer.pid),
                     Err(_) => "unix".to_owned(),
                 };
-                Ok((Socket::Unix(stream), peer))
-            }
+                (Socket::Unix(stream), peer)
+            }),
         }
-    }
-
-    /// A connection that waits already, if one does: for closing it at once.
-    pub(super) async fn accept_waiting(&self) -> Option<Socket> {
-        poll_fn(|context| {
-            let accepted = match self {
-                Self::Tcp(listener) => listener
-                    .poll_accept(context)
-                    .map_ok(|(stream, _)| Socket::Tcp(stream)),
-                Self::Unix(listener, _) => listener
-                    .poll_accept(context)
-                    .map_ok(|(stream, _)| Socket::Unix(stream)),
-            };
-            match accepted {
-                Poll::Ready(accepted) => Poll::Ready(accepted.ok()),
-                Poll::Pending => Poll::Ready(None),
-            }
-        })
-        .await
     }
 }
 

@@ -52,6 +52,7 @@ impl Drop for PreauthPlace {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(self.id);
+        self.context.preauth_freed.notify_one();
     }
 }
 
