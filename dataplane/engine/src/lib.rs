@@ -19,6 +19,7 @@ mod gate;
 pub mod limits;
 mod link;
 mod mover;
+mod parked;
 mod payload;
 mod server;
 mod shard;

@@ -38,6 +38,7 @@ impl Mover {
         if self.life != Life::Moving {
             return Next::Wait;
         }
+        self.ops += self.parked.retry(ctx);
         self.take_answers(ctx);
         self.retry_emits(ctx);
         let starved = self.start_pieces(ctx);
@@ -50,7 +51,8 @@ impl Mover {
         self.follow_phase(ctx);
         // What waits for room at the devices may wait for another lane's completions, which do not
         // come here.
-        let waiting = starved || !self.emits.is_empty() || !self.reading.is_empty();
+        let held_back = !self.emits.is_empty() || !self.parked.is_empty();
+        let waiting = starved || held_back || !self.reading.is_empty();
         match (limited, waiting) {
             (true, _) => Next::AtOnce,
             (false, true) => Next::Again,
@@ -175,6 +177,7 @@ impl Mover {
                 lane.go(ctx, hold);
             }
         }
+        self.parked.abandon(&mut self.hold);
         for emit in self.emits.drain(..) {
             if let Some(mut payload) = emit.payload {
                 payload.drain().for_each(|lease| self.hold.give(lease));

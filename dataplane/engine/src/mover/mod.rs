@@ -17,6 +17,7 @@ use crate::{
     dial::Dialled,
     error::LaneFault,
     limits::CLIENT_REQUESTS_PER_LANE_MAX,
+    parked::Parked,
     payload::Payload,
     slots::Slots,
     transfer::shared::{TransferShared, Work, WorkKind},
@@ -103,6 +104,8 @@ pub(crate) struct Mover {
     /// Pieces with reads left to launch.
     reading: VecDeque<u32>,
     emits: VecDeque<Emit>,
+    /// File operations the queue had no room for.
+    parked: Parked,
     /// File operations with the kernel.
     ops: u32,
     idle: bool,
@@ -135,6 +138,7 @@ impl Mover {
             redo: VecDeque::with_capacity(PIECES_MAX),
             reading: VecDeque::with_capacity(PIECES_MAX),
             emits: VecDeque::with_capacity(3 * PIECES_MAX),
+            parked: Parked::with_capacity(PIECES_MAX),
             ops: 0,
             idle: false,
             flush_sent: false,

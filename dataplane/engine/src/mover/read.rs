@@ -302,18 +302,8 @@ impl Mover {
                     offset: offset + u64::from(done),
                     via,
                 };
-                let Err(refused) = ctx.backend.push(rest, tag.token()) else {
-                    self.ops += 1;
-                    ctx.stats.device_ops += 1;
-                    return;
-                };
-                if let Op::Read { lease, .. } = refused.op {
-                    self.hold.give(lease);
-                }
-                self.end_read(ctx, slot);
-                return self
-                    .shared
-                    .fail(EngineError::bug("a read's rest found no room", "ring"));
+                self.ops += u32::from(self.parked.start(ctx, rest, tag.token()));
+                return;
             }
             Err(fault) => Some(self.source_failed(offset, fault)),
         };

@@ -10,6 +10,7 @@ use crate::{
         TX_ITEMS_MAX,
     },
     link::{Receiver, RxWant, Tx, TxItem},
+    parked::Parked,
     payload::Payload,
     slots::Slots,
     stats::add,
@@ -57,6 +58,8 @@ pub(super) struct ServerCore {
     /// Requests with pieces still to launch (reads, explicit zeroes).
     pub launching: VecDeque<u32>,
     pub held: VecDeque<HeldWrite>,
+    /// Other operations the queue had no room for.
+    pub parked: Parked,
     /// Simple mode: the long read whose reply is being streamed; nothing may come between.
     pub streaming: Option<u32>,
     pub replies_behind_stream: VecDeque<TxItem>,
@@ -94,6 +97,7 @@ impl ServerCore {
             held: VecDeque::with_capacity(
                 SERVER_REQUESTS_PER_LANE_MAX * PIECES_PER_REQUEST_MAX as usize,
             ),
+            parked: Parked::with_capacity(SERVER_REQUESTS_PER_LANE_MAX),
             streaming: None,
             replies_behind_stream: VecDeque::with_capacity(TX_ITEMS_MAX),
             ops: 0,
@@ -286,6 +290,7 @@ impl ServerCore {
         for held in self.held.drain(..) {
             self.hold.give(held.lease);
         }
+        self.parked.abandon(&mut self.hold);
         if std::mem::take(&mut self.wished_alone) {
             self.export.gate.forget_wish();
         }

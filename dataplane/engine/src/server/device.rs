@@ -143,8 +143,9 @@ impl ServerCore {
         }
     }
 
-    /// Tries held writes again, oldest first.
+    /// Tries again what was refused, oldest first.
     pub(super) fn retry_held<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {
+        self.ops += self.parked.retry(ctx);
         for _ in 0..self.held.len() {
             let Some(piece) = self.held.pop_front() else {
                 return;
@@ -389,19 +390,8 @@ impl ServerCore {
                     offset: offset + u64::from(done),
                     via,
                 };
-                match ctx.backend.push(rest, tag.token()) {
-                    Ok(_) => {
-                        self.ops += 1;
-                        ctx.stats.device_ops += 1;
-                        return Ok(());
-                    }
-                    Err(refused) => {
-                        if let Op::Read { lease, .. } = refused.op {
-                            self.hold.give(lease);
-                        }
-                        return self.end_operation(ctx, slot, Some(NbdError::NoMem));
-                    }
-                }
+                self.ops += u32::from(self.parked.start(ctx, rest, tag.token()));
+                return Ok(());
             }
             Err(fault) => Some(nbd_error(&fault)),
         };
@@ -469,17 +459,9 @@ impl ServerCore {
         };
         entry.outstanding += 1;
         let op = Op::Flush { file };
-        match ctx
-            .backend
-            .push(op, self.tag.with(Kind::Flush, slot, 0).token())
-        {
-            Ok(_) => {
-                self.ops += 1;
-                ctx.stats.device_ops += 1;
-                Ok(())
-            }
-            Err(_) => self.end_operation(ctx, slot, Some(NbdError::NoMem)),
-        }
+        let token = self.tag.with(Kind::Flush, slot, 0).token();
+        self.ops += u32::from(self.parked.start(ctx, op, token));
+        Ok(())
     }
 
     /// A flush ended. Its failure voids what was written since the last good one, for all connections.

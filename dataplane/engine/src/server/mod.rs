@@ -229,6 +229,7 @@ impl ServerLane {
         self.limited = state == RxState::Again;
         self.stopped = state == RxState::Stopped
             || !self.core.held.is_empty()
+            || !self.core.parked.is_empty()
             || (!self.core.launching.is_empty() && self.core.ops == 0);
         self.end_of_stream(ctx, state)
     }

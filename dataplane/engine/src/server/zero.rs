@@ -113,17 +113,9 @@ impl ServerCore {
             len,
             mode,
         };
-        match ctx
-            .backend
-            .push(op, self.tag.with(Kind::Zero, slot, 0).token())
-        {
-            Ok(_) => {
-                self.ops += 1;
-                ctx.stats.device_ops += 1;
-                Ok(())
-            }
-            Err(_) => self.end_operation(ctx, slot, Some(NbdError::NoMem)),
-        }
+        let token = self.tag.with(Kind::Zero, slot, 0).token();
+        self.ops += u32::from(self.parked.start(ctx, op, token));
+        Ok(())
     }
 
     /// A zeroing step ended; an unsupported one leads to the next.
