@@ -23,6 +23,8 @@ mod parked;
 mod payload;
 mod server;
 mod shard;
+#[cfg(test)]
+mod sim;
 mod slots;
 pub mod stats;
 pub mod transfer;

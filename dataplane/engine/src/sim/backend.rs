@@ -1,0 +1,454 @@
+//! A kernel that does what the seed says.
+
+use super::{case::Fault, core::Sim, pipe::Broken};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    os::fd::{AsRawFd, OwnedFd},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+use sys::{
+    Backend, Completion, DeviceFile, FileId, IoFault, Op, OpKind, Outcome, Refused, RefusedWhy,
+    RingError, RxMode, SetupError, SetupErrorKind, SlotId, SocketId, Token, Waker,
+};
+
+const EPIPE: i32 = 32;
+const ECONNRESET: i32 = 104;
+/// A queue that is never full by itself.
+const FLIGHTS_MAX: usize = 512;
+
+/// A registered socket. The descriptor is only its name.
+struct Socket {
+    _fd: OwnedFd,
+    incoming: usize,
+    outgoing: usize,
+    token: Token,
+    /// `None`: `RxMode::Exact`.
+    ring_bytes: Option<usize>,
+    ring: Vec<u8>,
+    ended: bool,
+    removed: bool,
+}
+
+struct Flight {
+    slot: SlotId,
+    token: Token,
+    op: Op,
+    due_ns: u64,
+    /// Flush: what it covers.
+    mark: u64,
+}
+
+/// One shard's kernel.
+pub(super) struct SimBackend {
+    sim: Rc<RefCell<Sim>>,
+    who: &'static str,
+    sockets: Vec<Socket>,
+    /// Disk number and whether it is still registered.
+    files: Vec<(usize, bool)>,
+    flights: Vec<Flight>,
+    ready: VecDeque<Completion>,
+    slots: u32,
+    /// For the checker: operations the shard has not got back.
+    held: Rc<RefCell<usize>>,
+}
+
+impl SimBackend {
+    pub(super) fn new(sim: Rc<RefCell<Sim>>, who: &'static str, held: Rc<RefCell<usize>>) -> Self {
+        Self {
+            sim,
+            who,
+            sockets: Vec::new(),
+            files: Vec::new(),
+            flights: Vec::new(),
+            ready: VecDeque::new(),
+            slots: 0,
+            held,
+        }
+    }
+
+    fn socket(&self, id: SocketId) -> Option<&Socket> {
+        self.sockets
+            .get(id.index as usize)
+            .filter(|socket| !socket.removed)
+    }
+
+    fn refusal(&mut self, op: &Op) -> Option<RefusedWhy> {
+        let stale = match op {
+            Op::Recv { socket, .. } | Op::Send { socket, .. } => self.socket(*socket).is_none(),
+            Op::Read { file, .. }
+            | Op::Write { file, .. }
+            | Op::Flush { file }
+            | Op::Zero { file, .. } => !self
+                .files
+                .get(file.index as usize)
+                .is_some_and(|(_, registered)| *registered),
+        };
+        if stale {
+            return Some(RefusedWhy::StaleId);
+        }
+        let kind = op.kind();
+        if let Op::Recv { socket, .. } | Op::Send { socket, .. } = op
+            && self.flights.iter().any(|flight| {
+                flight.op.kind() == kind
+                    && matches!(&flight.op, Op::Recv { socket: other, .. } | Op::Send { socket: other, .. } if other == socket)
+            })
+        {
+            return Some(RefusedWhy::Busy);
+        }
+        let mut sim = self.sim.borrow_mut();
+        let full = sim.case.fault == Fault::QueueFull && sim.dice.once_in(3);
+        (full || self.flights.len() >= FLIGHTS_MAX).then_some(RefusedWhy::QueueFull)
+    }
+
+    /// Ends what is due, in an order of the seed's choice.
+    fn run_flights(&mut self) {
+        let mut at = 0;
+        while at < self.flights.len() {
+            let due = self.flights[at].due_ns <= self.sim.borrow().now_ns;
+            if !due {
+                at += 1;
+                continue;
+            }
+            let mut flight = self.flights.swap_remove(at);
+            match self.perform(&mut flight) {
+                Some(outcome) => {
+                    self.ready.push_back(Completion::Op {
+                        slot: flight.slot,
+                        token: flight.token,
+                        outcome,
+                        op: flight.op,
+                    });
+                }
+                None => {
+                    let last = self.flights.len();
+                    self.flights.push(flight);
+                    self.flights.swap(at, last);
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    /// `None`: it cannot end yet.
+    fn perform(&mut self, flight: &mut Flight) -> Option<Outcome> {
+        let kind = flight.op.kind();
+        let place = place_of(&flight.op);
+        let result = match &mut flight.op {
+            Op::Recv { .. } | Op::Send { .. } => self.perform_socket(&mut flight.op)?,
+            _ => self.perform_file(&mut flight.op, flight.mark),
+        };
+        let result_number = match result {
+            Ok(len) => i64::try_from(len).unwrap_or(i64::MAX),
+            Err(errno) => -i64::from(errno),
+        };
+        self.sim
+            .borrow_mut()
+            .note(self.who, kind, place, result_number);
+        Some(match result {
+            Ok(len) => Ok(u32::try_from(len).unwrap_or(u32::MAX)),
+            Err(errno) => Err(IoFault { op: kind, errno }),
+        })
+    }
+
+    fn perform_socket(&self, op: &mut Op) -> Option<Result<usize, i32>> {
+        let sim = &mut *self.sim.borrow_mut();
+        let now_ns = sim.now_ns;
+        match op {
+            Op::Recv {
+                socket,
+                lease,
+                at,
+                len,
+            } => {
+                let pipe = self.sockets[socket.index as usize].incoming;
+                let into = &mut lease.bytes_mut()[*at as usize..][..*len as usize];
+                let room = if sim.dice.once_in(4) {
+                    sim.dice.part_of(into.len())
+                } else {
+                    into.len()
+                };
+                match sim.pipes[pipe].receive(&mut into[..room], now_ns) {
+                    Ok(done) => done.map(Ok),
+                    Err(broken) => Some(Err(errno_of(broken))),
+                }
+            }
+            Op::Send { socket, parts } => {
+                let pipe = self.sockets[socket.index as usize].outgoing;
+                let mut bytes: Vec<u8> = parts
+                    .iter()
+                    .flat_map(|part| part.bytes())
+                    .copied()
+                    .collect();
+                let short = if sim.case.fault == Fault::ShortIo {
+                    2
+                } else {
+                    6
+                };
+                if sim.dice.once_in(short) {
+                    let len = sim.dice.part_of(bytes.len());
+                    bytes.truncate(len);
+                }
+                let sent = sim.pipes[pipe].send(&bytes, now_ns, &mut sim.dice);
+                if sim.pipes[pipe].reset {
+                    let other = self.sockets[socket.index as usize].incoming;
+                    sim.pipes[other].break_off();
+                }
+                match sent {
+                    Ok(0) => None,
+                    Ok(len) => Some(Ok(len)),
+                    Err(broken) => Some(Err(errno_of(broken))),
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn perform_file(&self, op: &mut Op, mark: u64) -> Result<usize, i32> {
+        let sim = &mut *self.sim.borrow_mut();
+        let (fault, flaw, seed) = (sim.case.fault, sim.case.flaw, sim.case.seed);
+        let disk = |file: &FileId| self.files[file.index as usize].0;
+        match op {
+            Op::Read {
+                file,
+                lease,
+                at,
+                len,
+                offset,
+                ..
+            } => {
+                let into = &mut lease.bytes_mut()[*at as usize..][..*len as usize];
+                sim.disks[disk(file)].read(into, *offset, fault, &mut sim.dice)
+            }
+            Op::Write {
+                file,
+                lease,
+                at,
+                len,
+                offset,
+                dsync,
+                ..
+            } => {
+                let bytes = &lease.bytes()[*at as usize..][..*len as usize];
+                sim.disks[disk(file)].write(bytes, *offset, *dsync, (fault, flaw), &mut sim.dice)
+            }
+            Op::Flush { file } => sim.disks[disk(file)]
+                .flush(mark, (fault, flaw), &mut sim.dice)
+                .map(|()| 0),
+            Op::Zero {
+                file,
+                offset,
+                len,
+                mode,
+            } => sim.disks[disk(file)]
+                .zero(*offset, *len, *mode, fault, seed)
+                .map(|()| 0),
+            Op::Recv { .. } | Op::Send { .. } => Ok(0),
+        }
+    }
+
+    /// Fills the rings of sockets that receive by themselves.
+    fn run_streams(&mut self) {
+        for (index, socket) in (0u32..).zip(&mut self.sockets) {
+            let Some(ring_bytes) = socket.ring_bytes else {
+                continue;
+            };
+            if socket.removed || socket.ended {
+                continue;
+            }
+            let sim = &mut *self.sim.borrow_mut();
+            let room = ring_bytes.saturating_sub(socket.ring.len());
+            if room == 0 {
+                continue;
+            }
+            let len = socket.ring.len();
+            socket.ring.resize(len + room, 0);
+            let received = sim.pipes[socket.incoming].receive(&mut socket.ring[len..], sim.now_ns);
+            let done = match received {
+                Ok(Some(done)) => done,
+                Ok(None) | Err(_) => 0,
+            };
+            socket.ring.truncate(len + done);
+            let outcome = match received {
+                Ok(None) => continue,
+                Ok(Some(done)) => Ok(u32::try_from(done).unwrap_or(u32::MAX)),
+                Err(broken) => Err(IoFault {
+                    op: OpKind::Recv,
+                    errno: errno_of(broken),
+                }),
+            };
+            socket.ended = !matches!(outcome, Ok(done) if done > 0);
+            self.ready.push_back(Completion::Rx {
+                socket: SocketId {
+                    index,
+                    generation: 0,
+                },
+                token: socket.token,
+                outcome,
+            });
+        }
+    }
+
+    fn count(&self) {
+        *self.held.borrow_mut() = self.in_flight();
+    }
+}
+
+fn errno_of(broken: Broken) -> i32 {
+    match broken {
+        Broken::Closed => EPIPE,
+        Broken::Reset => ECONNRESET,
+    }
+}
+
+fn place_of(op: &Op) -> (u64, u64) {
+    match op {
+        Op::Read { offset, len, .. } | Op::Write { offset, len, .. } => (*offset, u64::from(*len)),
+        Op::Zero { offset, len, .. } => (*offset, *len),
+        Op::Recv { len, .. } => (0, u64::from(*len)),
+        Op::Send { parts, .. } => (0, parts.len_bytes() as u64),
+        Op::Flush { .. } => (0, 0),
+    }
+}
+
+impl Backend for SimBackend {
+    fn add_socket(
+        &mut self,
+        fd: OwnedFd,
+        mode: RxMode,
+        token: Token,
+        initial: &[u8],
+    ) -> Result<SocketId, SetupError> {
+        let ends = self.sim.borrow().ends.get(&fd.as_raw_fd()).copied();
+        let (incoming, outgoing) = ends.ok_or_else(|| unknown("socket"))?;
+        let ring_bytes = match mode {
+            RxMode::Stream { ring_bytes } => Some(ring_bytes),
+            RxMode::Exact => None,
+        };
+        let index = u32::try_from(self.sockets.len()).map_err(|_| unknown("socket"))?;
+        let socket = SocketId {
+            index,
+            generation: 0,
+        };
+        if !initial.is_empty() {
+            self.ready.push_back(Completion::Rx {
+                socket,
+                token,
+                outcome: Ok(u32::try_from(initial.len()).unwrap_or(u32::MAX)),
+            });
+        }
+        self.sockets.push(Socket {
+            _fd: fd,
+            incoming,
+            outgoing,
+            token,
+            ring_bytes,
+            ring: initial.to_vec(),
+            ended: false,
+            removed: false,
+        });
+        Ok(socket)
+    }
+
+    fn remove_socket(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(id.index as usize) else {
+            return;
+        };
+        if std::mem::replace(&mut socket.removed, true) {
+            return;
+        }
+        socket.ring.clear();
+        let mut sim = self.sim.borrow_mut();
+        sim.pipes[socket.incoming].close_reader();
+        sim.pipes[socket.outgoing].close_writer();
+        self.ready.retain(
+            |completion| !matches!(completion, Completion::Rx { socket, .. } if *socket == id),
+        );
+    }
+
+    fn add_file(&mut self, file: Arc<DeviceFile>) -> Result<FileId, SetupError> {
+        let disk = self.sim.borrow().disk_of(&file);
+        let disk = disk.ok_or_else(|| unknown("disk"))?;
+        self.files.push((disk, true));
+        let index = u32::try_from(self.files.len() - 1).map_err(|_| unknown("disk"))?;
+        Ok(FileId {
+            index,
+            generation: 0,
+        })
+    }
+
+    fn remove_file(&mut self, file: FileId) {
+        self.files[file.index as usize].1 = false;
+    }
+
+    fn rx_bytes(&self, socket: SocketId) -> &[u8] {
+        self.socket(socket).map_or(&[], |socket| &socket.ring)
+    }
+
+    fn rx_consume(&mut self, socket: SocketId, len: usize) {
+        if self.socket(socket).is_some() {
+            self.sockets[socket.index as usize].ring.drain(..len);
+        }
+    }
+
+    fn push(&mut self, op: Op, token: Token) -> Result<SlotId, Refused> {
+        if let Some(why) = self.refusal(&op) {
+            return Err(Refused { op, why });
+        }
+        let sim = &mut *self.sim.borrow_mut();
+        let slow = sim.dice.once_in(40);
+        let delay = match op.kind() {
+            OpKind::Recv | OpKind::Send => sim.dice.between(500, 20_000),
+            _ if slow => sim.dice.between(1_000_000, 8_000_000),
+            _ => sim.dice.between(5_000, 400_000),
+        };
+        let mark = match &op {
+            Op::Flush { file } => sim.disks[self.files[file.index as usize].0].mark(),
+            _ => 0,
+        };
+        self.slots = self.slots.wrapping_add(1);
+        let slot = SlotId {
+            index: self.slots,
+            generation: 0,
+        };
+        self.flights.push(Flight {
+            slot,
+            token,
+            op,
+            due_ns: sim.now_ns + delay,
+            mark,
+        });
+        Ok(slot)
+    }
+
+    /// Never waits: whoever turns the shards moves the clock by turning them.
+    fn submit_and_wait(&mut self, _until: Option<Instant>) -> Result<(), RingError> {
+        self.run_flights();
+        self.run_streams();
+        self.sim.borrow_mut().pass(!self.ready.is_empty());
+        self.count();
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Option<Completion> {
+        self.ready.pop_front()
+    }
+
+    fn now(&self) -> Instant {
+        self.sim.borrow().now()
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::noop()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.flights.len() + self.ready.len()
+    }
+}
+
+fn unknown(what: &str) -> SetupError {
+    SetupError::new(SetupErrorKind::Invalid, what, "is not part of this world")
+}

@@ -1,0 +1,87 @@
+//! Many seeds, every fault.
+
+use super::{
+    case::{Case, Fault},
+    check::verdict,
+    world::run,
+};
+
+/// Seeds of every fault when nobody asks for more.
+const SEEDS: u64 = 200;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().expect("the variable holds a number"))
+}
+
+fn check(case: Case) {
+    let (shape, ending) = run(case);
+    if let Err(problem) = verdict(&shape, &ending) {
+        panic!(
+            "MK_SIM_SEED={} MK_SIM_FAULT={:?}: {problem}\n{} turns, {:?}, tls {}, server has the {}, \
+             {} movers; last events:\n{}",
+            case.seed,
+            case.fault,
+            ending.turns,
+            shape.mode,
+            shape.tls,
+            if shape.push { "target" } else { "source" },
+            shape.movers,
+            ending.story
+        );
+    }
+}
+
+fn campaign(fault: Fault) {
+    let only = std::env::var("MK_SIM_FAULT").ok();
+    if only.is_some_and(|name| name != format!("{fault:?}")) {
+        return;
+    }
+    if let Some(seed) = number("MK_SIM_SEED") {
+        return check(Case::new(seed, fault));
+    }
+    for seed in 0..number("MK_SIM_SEEDS").unwrap_or(SEEDS) {
+        check(Case::new(seed, fault));
+    }
+}
+
+macro_rules! campaigns {
+    ($($name:ident: $fault:ident,)*) => {
+        $(#[test]
+        fn $name() {
+            campaign(Fault::$fault);
+        })*
+
+        #[test]
+        fn every_fault_has_its_campaign() {
+            assert_eq!([$(Fault::$fault),*], Fault::ALL);
+        }
+    };
+}
+
+campaigns! {
+    a_transfer_survives_delays_and_cuts: None,
+    a_transfer_survives_short_reads_and_writes: ShortIo,
+    a_source_that_fails_never_makes_a_false_success: ReadEio,
+    a_target_that_fails_never_makes_a_false_success: WriteEio,
+    a_full_target_never_makes_a_false_success: Enospc,
+    a_failed_flush_never_makes_a_false_success: FlushEio,
+    a_reset_connection_never_makes_a_false_success: ResetMidPayload,
+    a_transfer_survives_a_full_queue: QueueFull,
+    a_transfer_survives_a_target_that_cannot_zero: ZeroUnsupported,
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in 0..8 {
+        for fault in [Fault::None, Fault::QueueFull, Fault::ResetMidPayload] {
+            let (first, second) = (run(Case::new(seed, fault)).1, run(Case::new(seed, fault)).1);
+            assert_eq!(
+                (first.turns, first.trace),
+                (second.turns, second.trace),
+                "seed {seed} {fault:?}"
+            );
+        }
+    }
+}

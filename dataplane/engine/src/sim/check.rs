@@ -1,0 +1,110 @@
+//! What must be true of a run.
+
+use super::case::Shape;
+use crate::{EngineError, error::ErrorKind};
+
+/// How a run ended.
+pub(super) struct Ending {
+    /// The transfer's own word.
+    pub result: Result<(), EngineError>,
+    /// What the disks held when the flush was answered: (volatile, durable).
+    pub at_flush: Option<(Vec<u8>, Vec<u8>)>,
+    /// The target in the end.
+    pub image: Vec<u8>,
+    /// Leases that did not come back.
+    pub leases_missing: usize,
+    /// Operations that did not come back.
+    pub held: usize,
+    /// The run did not come to an end.
+    pub hung: bool,
+    /// The fault must not stop the transfer.
+    pub must_succeed: bool,
+    pub turns: u64,
+    pub trace: u64,
+    /// The last events.
+    pub story: String,
+}
+
+/// The first thing that is wrong with a run.
+pub(super) fn verdict(shape: &Shape, ending: &Ending) -> Result<(), String> {
+    if ending.hung {
+        return Err(format!("no end after {} turns", ending.turns));
+    }
+    if ending.leases_missing > 0 {
+        return Err(format!("{} leases are missing", ending.leases_missing));
+    }
+    if ending.held > 0 {
+        return Err(format!("{} operations are still held", ending.held));
+    }
+    untouched_outside(shape, &ending.image)?;
+    match &ending.result {
+        Ok(()) => succeeded(shape, ending),
+        Err(error) if ending.must_succeed => Err(format!("failed without a reason: {error:?}")),
+        Err(error) if error.kind == ErrorKind::Bug => Err(format!("blames itself: {error:?}")),
+        Err(error) if error.what.is_empty() => Err("an error without words".into()),
+        Err(_) => old_or_new(shape, &ending.image),
+    }
+}
+
+fn expected(shape: &Shape) -> Vec<u8> {
+    let mut bytes = shape.target.clone();
+    for (start, end) in spans(shape) {
+        bytes[start..end].copy_from_slice(&shape.source[start..end]);
+    }
+    bytes
+}
+
+fn spans(shape: &Shape) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    shape
+        .ranges
+        .iter()
+        .map(move |range| (place(range.start), place(range.end)))
+}
+
+fn first_difference(found: &[u8], wanted: &[u8]) -> Option<usize> {
+    if found == wanted {
+        return None;
+    }
+    found.iter().zip(wanted).position(|(a, b)| a != b)
+}
+
+fn succeeded(shape: &Shape, ending: &Ending) -> Result<(), String> {
+    let wanted = expected(shape);
+    let Some((image, durable)) = &ending.at_flush else {
+        return Err("success without a flush".into());
+    };
+    for (what, found) in [
+        ("the target at the end", &ending.image),
+        ("the target when the flush was answered", image),
+        ("the durable target when the flush was answered", durable),
+    ] {
+        if let Some(at) = first_difference(found, &wanted) {
+            return Err(format!(
+                "{what} differs from byte {at} on: {:#04x} instead of {:#04x}",
+                found[at], wanted[at]
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn untouched_outside(shape: &Shape, image: &[u8]) -> Result<(), String> {
+    let mut at = 0;
+    for (start, end) in spans(shape).chain(std::iter::once((image.len(), image.len()))) {
+        if let Some(place) = first_difference(&image[at..start], &shape.target[at..start]) {
+            return Err(format!("byte {} outside of the ranges changed", at + place));
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// After a failure each byte is what it was or what it was to become.
+fn old_or_new(shape: &Shape, image: &[u8]) -> Result<(), String> {
+    let strange = (0..image.len())
+        .find(|at| image[*at] != shape.target[*at] && image[*at] != shape.source[*at]);
+    strange.map_or(Ok(()), |at| {
+        Err(format!("byte {at} is neither old nor new"))
+    })
+}
