@@ -59,6 +59,8 @@ pub(crate) struct ClientLane {
     tag: Tag,
     tls: bool,
     said_good_bye: bool,
+    /// A receive found the queue full.
+    refused: bool,
     gone: bool,
 }
 
@@ -84,6 +86,7 @@ impl ClientLane {
             tag,
             tls,
             said_good_bye: false,
+            refused: false,
             gone: false,
         }
     }
@@ -188,6 +191,7 @@ impl ClientLane {
         } else {
             self.rx.advance_plain(ctx, &mut self.core)?
         };
+        self.refused = state == RxState::Stopped;
         self.core.tx.pump(ctx, hold, self.tag)?;
         if self.rx.ended() && state != RxState::Stopped && !self.said_good_bye {
             return Err(LaneFault::Hangup);
@@ -212,11 +216,17 @@ impl ClientLane {
     pub(crate) fn say_good_bye(&mut self) {
         if !self.said_good_bye {
             self.said_good_bye = true;
+            self.refused = false;
             let mut header = HeaderBuf::new();
             self.core.conn.encode_disconnect(&mut header);
             self.core.tx.push(TxItem::Header(header));
             self.core.tx.say_good_bye();
         }
+    }
+
+    /// Something found the queue full and has to be tried again on the next turn.
+    pub(crate) fn is_refused(&self) -> bool {
+        !self.gone && (self.refused || self.core.tx.is_refused())
     }
 
     /// The good-bye is out.

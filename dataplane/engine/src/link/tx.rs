@@ -117,6 +117,11 @@ impl Tx {
         self.queue.is_empty() && !self.sending && self.ready.is_empty() && self.filling.is_none()
     }
 
+    /// The queue was full when the batch was to go; no completion will come that leads to another try.
+    pub(crate) fn is_refused(&self) -> bool {
+        !self.sending && !self.ready.is_empty()
+    }
+
     /// A send is with the kernel.
     pub(crate) fn is_sending(&self) -> bool {
         self.sending

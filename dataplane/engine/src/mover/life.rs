@@ -22,6 +22,9 @@ impl Mover {
         }
         if let Life::Leaving(_) = self.life {
             self.leave(ctx);
+            if self.is_refused() {
+                next = Next::Again;
+            }
         }
         if self.life == Life::Gone {
             return if self.kernel_holds() {
@@ -51,13 +54,20 @@ impl Mover {
         self.follow_phase(ctx);
         // What waits for room at the devices may wait for another lane's completions, which do not
         // come here.
-        let held_back = !self.emits.is_empty() || !self.parked.is_empty();
+        let held_back = self.is_refused() || !self.emits.is_empty() || !self.parked.is_empty();
         let waiting = starved || held_back || !self.reading.is_empty();
         match (limited, waiting) {
             (true, _) => Next::AtOnce,
             (false, true) => Next::Again,
             (false, false) => Next::Wait,
         }
+    }
+
+    /// A connection found the queue full: no completion leads to another try.
+    fn is_refused(&mut self) -> bool {
+        [Side::Source, Side::Target]
+            .into_iter()
+            .any(|side| self.lane(side).is_some_and(|(lane, _)| lane.is_refused()))
     }
 
     fn lane(&mut self, side: Side) -> Option<(&mut ClientLane, &mut crate::ctx::Hold)> {
@@ -141,13 +151,9 @@ impl Mover {
                     ..self.tag
                 };
                 let op = Op::Flush { file: *file };
-                let pushed = ctx
-                    .backend
-                    .push(op, tag.with(Kind::Flush, 0, 0).token())
-                    .is_ok();
-                self.ops += u32::from(pushed);
-                ctx.stats.device_ops += u64::from(pushed);
-                pushed
+                let token = tag.with(Kind::Flush, 0, 0).token();
+                self.ops += u32::from(self.parked.start(ctx, op, token));
+                true
             }
         };
         self.flush_sent = sent;

@@ -230,6 +230,7 @@ impl ServerLane {
         self.stopped = state == RxState::Stopped
             || !self.core.held.is_empty()
             || !self.core.parked.is_empty()
+            || self.core.tx.is_refused()
             || (!self.core.launching.is_empty() && self.core.ops == 0);
         self.end_of_stream(ctx, state)
     }
@@ -258,6 +259,7 @@ impl ServerLane {
 
     fn leave<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, deadline: Instant) {
         let pumped = self.core.tx.pump(ctx, &mut self.core.hold, self.core.tag);
+        (self.limited, self.stopped) = (false, self.core.tx.is_refused());
         if pumped.is_err() || self.core.tx.is_drained() || ctx.now >= deadline {
             self.go(ctx);
         }

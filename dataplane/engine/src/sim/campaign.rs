@@ -72,6 +72,19 @@ campaigns! {
     a_transfer_survives_a_target_that_cannot_zero: ZeroUnsupported,
 }
 
+/// What a full queue refused goes out on the next turn, not when the shard looks at its deadlines.
+#[test]
+fn a_full_queue_costs_turns_and_not_half_seconds() {
+    for seed in 0..100 {
+        let took_ns = |fault| run(Case::new(seed, fault)).1.took_ns;
+        let (free, full) = (took_ns(Fault::None), took_ns(Fault::QueueFull));
+        assert!(
+            full < free * 2 + 200_000_000,
+            "seed {seed}: {full} ns instead of {free} ns"
+        );
+    }
+}
+
 #[test]
 fn one_seed_is_one_run() {
     for seed in 0..8 {

@@ -20,6 +20,8 @@ pub(super) struct Ending {
     /// The fault must not stop the transfer.
     pub must_succeed: bool,
     pub turns: u64,
+    /// How long it took on the clock of this world.
+    pub took_ns: u64,
     pub trace: u64,
     /// The last events.
     pub story: String,

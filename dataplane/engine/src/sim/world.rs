@@ -98,6 +98,8 @@ struct World {
     movers: usize,
     target_disk: usize,
     at_flush: Option<(Vec<u8>, Vec<u8>)>,
+    /// When the last lane was gone.
+    over_ns: Option<u64>,
 }
 
 /// Runs a case to its end.
@@ -109,6 +111,7 @@ pub(super) fn run(case: Case) -> (Shape, Ending) {
         world.turn();
         turns += 1;
         if world.is_over() {
+            world.over_ns.get_or_insert(world.sim.borrow().now_ns);
             after += 1;
         }
     }
@@ -184,6 +187,7 @@ impl World {
             movers: shape.movers,
             target_disk: 1,
             at_flush: None,
+            over_ns: None,
         };
         for index in 0..shape.movers {
             world.add_mover(shape, index, &near);
@@ -319,6 +323,7 @@ impl World {
             hung,
             must_succeed: self.case.fault.is_harmless() && self.case.forge_at.is_none(),
             turns,
+            took_ns: self.over_ns.unwrap_or(sim.now_ns),
             trace: sim.trace,
             story: sim.story(),
         }
