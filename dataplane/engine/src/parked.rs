@@ -4,7 +4,7 @@ use crate::ctx::{Ctx, Hold};
 use std::collections::VecDeque;
 use sys::{Backend, Op, Token};
 
-/// Operations in the order in which they were refused. They hold their gate and their place in a request's count.
+/// Operations in the order in which they were refused. Each keeps its place in the count of its request.
 pub(crate) struct Parked(VecDeque<(Op, Token)>);
 
 impl Parked {
