@@ -222,6 +222,9 @@ fn write_edges(
         writer.flush()?;
     }
     writer.disconnect();
+    if let EdgeReader::Nbd(client) = reader {
+        client.disconnect();
+    }
     Ok(())
 }
 
@@ -328,6 +331,7 @@ fn plan(mut planner: Planner, shared: &TransferShared, engine: &Engine) {
     }
     shared.planned.store(true, Ordering::Release);
     engine.wake();
+    planner.end();
 }
 
 impl Running<'_> {

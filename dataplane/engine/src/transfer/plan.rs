@@ -178,6 +178,13 @@ impl Planner {
         }
     }
 
+    /// Says good-bye to the server that told the map: one that is left without a word logs an error.
+    pub(crate) fn end(self) {
+        if let SourceMap::Nbd { client, .. } = self.map {
+            client.disconnect();
+        }
+    }
+
     /// The next unit; `None` at the end.
     pub(crate) fn next_work(&mut self) -> Result<Option<Work>, EngineError> {
         if self.run.is_none() {
