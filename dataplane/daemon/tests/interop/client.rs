@@ -18,7 +18,7 @@ const LEN: u64 = 3 * ((4 << 20) + (64 << 10));
 struct Peer<'a> {
     bed: &'a Bed,
     uri: String,
-    _daemons: Vec<Daemon>,
+    daemons: Vec<Daemon>,
 }
 
 /// All cells of this side.
@@ -147,11 +147,7 @@ impl<'a> Peer<'a> {
     }
 
     fn new(bed: &'a Bed, uri: String, daemons: Vec<Daemon>) -> Self {
-        Self {
-            bed,
-            uri,
-            _daemons: daemons,
-        }
+        Self { bed, uri, daemons }
     }
 
     fn ours(&self, args: &[&str]) -> Result<Value, String> {
@@ -189,6 +185,16 @@ impl<'a> Peer<'a> {
             return Err(format!("{copied} bytes of payload were copied"));
         }
         Ok(format!("plaintext copied {copied} B"))
+    }
+
+    /// Whether the peer found fault with any of our connections so far.
+    fn is_content(&self) -> Cell {
+        let said: String = self.daemons.iter().map(Daemon::output).collect();
+        let complaint = said.lines().find(|line| line.contains("error"));
+        match complaint {
+            None => Ok(Good::Reason("no error in its log".into())),
+            Some(line) => Err(format!("it says {line}")),
+        }
     }
 
     /// Size, blocks, TLS and map, as our `info` sees them.
@@ -241,6 +247,9 @@ fn nbdkit_file(matrix: &mut Matrix, bed: &Bed, way: Way, block: u32, source: &Pa
     });
     matrix.cell(at(name, "our info", way, block), || {
         peer.as_ref()?.info(way, block, &disk)
+    });
+    matrix.cell(at(name, "its log", way, block), || {
+        peer.as_ref()?.is_content()
     });
 }
 
