@@ -59,6 +59,7 @@ fn new_certificates_serve_new_clients_and_old_connections_stay() {
     living
         .read(0, &mut [0; 512])
         .expect("the old connection still lives");
+    living.disconnect();
     server.stop();
 }
 

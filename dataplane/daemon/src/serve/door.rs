@@ -84,19 +84,22 @@ impl Door {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the next connection may have a place.
-    async fn wait_for_place(&self, are_full: bool) {
+    /// Waits until the next connection may have a place. True when one became free meanwhile.
+    async fn wait_for_place(&self, are_full: bool) -> bool {
         // Who may open a Unix socket of mode 0600 is no stranger.
-        while self.kind != ListenerKind::NbdUnix {
+        if self.kind == ListenerKind::NbdUnix {
+            return false;
+        }
+        loop {
             let wait = self.preauth().wait(Instant::now(), self.pressure, are_full);
             if wait.is_zero() {
-                break;
+                return false;
             }
-            // A place may become free before the oldest must go.
+            // A place may become free before the oldest must go, and a descriptor with it.
             let freed = self.context.preauth_freed.notified();
-            let _ = tokio::time::timeout(wait, freed).await;
-            if are_full {
-                break;
+            let was_freed = tokio::time::timeout(wait, freed).await.is_ok();
+            if are_full && was_freed {
+                return true;
             }
         }
     }
@@ -135,7 +138,9 @@ impl Door {
     /// Out of descriptors: the oldest connection makes room for the next one. When there is none, one is
     /// taken off the queue on the reserve and closed, so that the queue moves.
     async fn shed(&mut self, listener: &Listening) {
-        self.wait_for_place(true).await;
+        if self.wait_for_place(true).await {
+            return;
+        }
         let oldest = self.preauth().evict_oldest();
         if let Some(oldest) = oldest {
             return self.evict(&oldest);
