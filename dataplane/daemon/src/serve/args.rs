@@ -10,6 +10,10 @@ use crate::cli::RuntimeArg;
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ServeArgs {
     /// Where TLS clients connect, ADDRESS:PORT; [::] also takes IPv4; `none`: nowhere [default: [::]:443]
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "brackets of an IPv6 address, shown as help"
+    )]
     #[arg(long, value_name = "ADDR")]
     pub(super) listen: Option<String>,
     /// Folder with ca-cert.pem, server-cert.pem and server-key.pem
