@@ -106,6 +106,12 @@ impl DeviceFile {
         open::in_memory(size_bytes)
     }
 
+    /// Like `in_memory`, and claims that direct I/O works there in units of `direct_align` bytes. Simulated disks stand
+    /// behind such a name; real I/O through it is not direct.
+    pub fn in_memory_aligned(size_bytes: u64, direct_align: u32) -> Result<Self, SetupError> {
+        open::in_memory_aligned(size_bytes, direct_align)
+    }
+
     /// Which device this is.
     pub fn identity(&self) -> &DeviceIdentity {
         &self.identity

@@ -6,6 +6,7 @@
 //! The parts without system calls run under Miri:
 //! `MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p sys --lib -- arena slab parts cursor tag`
 
+pub mod alloc_count;
 pub mod arena;
 pub mod backend;
 pub mod cpu;

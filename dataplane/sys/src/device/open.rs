@@ -87,6 +87,25 @@ pub(super) fn in_memory(size_bytes: u64) -> Result<DeviceFile, SetupError> {
     })
 }
 
+pub(super) fn in_memory_aligned(
+    size_bytes: u64,
+    direct_align: u32,
+) -> Result<DeviceFile, SetupError> {
+    let plain = in_memory(size_bytes)?;
+    let direct = plain
+        .buffered
+        .try_clone()
+        .map_err(|error| failed(&plain.path, "cannot be opened twice", error))?;
+    Ok(DeviceFile {
+        direct: Some(direct),
+        geometry: Geometry {
+            direct_align,
+            ..plain.geometry
+        },
+        ..plain
+    })
+}
+
 /// What all steps need.
 struct Opening<'a> {
     path: &'a Path,
