@@ -2,7 +2,11 @@
 
 mod perform;
 
-use super::{case::Fault, core::Sim};
+use super::{
+    case::Fault,
+    core::Sim,
+    outlook::{Interest, Outlook},
+};
 use std::{
     cell::RefCell,
     collections::VecDeque,
@@ -13,7 +17,7 @@ use std::{
 };
 use sys::{
     Backend, Completion, DeviceFile, FileId, Op, OpKind, Refused, RefusedWhy, RingError, RxMode,
-    SetupError, SetupErrorKind, SlotId, SocketId, Token, Waker,
+    SetupError, SetupErrorKind, SlotId, SocketId, Token, Via, Waker,
 };
 
 /// A queue that is never full by itself.
@@ -30,6 +34,14 @@ struct Socket {
     ring: Vec<u8>,
     ended: bool,
     removed: bool,
+}
+
+impl Socket {
+    /// The kernel receives by itself and has room.
+    fn is_receiving(&self) -> bool {
+        let room = self.ring_bytes.unwrap_or(0) > self.ring.len();
+        room && !self.removed && !self.ended
+    }
 }
 
 struct Flight {
@@ -51,12 +63,13 @@ pub(super) struct SimBackend {
     flights: Vec<Flight>,
     ready: VecDeque<Completion>,
     slots: u32,
-    /// For the checker: operations the shard has not got back.
-    held: Rc<RefCell<usize>>,
+    /// What is due in this turn was looked at.
+    looked: bool,
+    outlook: Rc<Outlook>,
 }
 
 impl SimBackend {
-    pub(super) fn new(sim: Rc<RefCell<Sim>>, who: &'static str, held: Rc<RefCell<usize>>) -> Self {
+    pub(super) fn new(sim: Rc<RefCell<Sim>>, who: &'static str, outlook: Rc<Outlook>) -> Self {
         Self {
             sim,
             who,
@@ -65,7 +78,8 @@ impl SimBackend {
             flights: Vec::new(),
             ready: VecDeque::new(),
             slots: 0,
-            held,
+            looked: false,
+            outlook,
         }
     }
 
@@ -132,8 +146,34 @@ impl SimBackend {
         }
     }
 
-    fn count(&self) {
-        *self.held.borrow_mut() = self.in_flight();
+    /// Tells the world what could end this shard's sleep.
+    fn look_ahead(&self, until: Option<Instant>) {
+        let sim = self.sim.borrow();
+        let outlook = &self.outlook;
+        outlook.held.set(self.in_flight());
+        outlook.ready.set(!self.ready.is_empty());
+        outlook.woken.set(false);
+        outlook.until_ns.set(until.map(|until| sim.ns_of(until)));
+        let mut interests = outlook.interests.borrow_mut();
+        interests.clear();
+        for flight in &self.flights {
+            interests.push(match &flight.op {
+                Op::Recv { socket, .. } => {
+                    let pipe = self.sockets[socket.index as usize].incoming;
+                    Interest::Arrival(pipe, flight.due_ns)
+                }
+                Op::Send { socket, .. } => {
+                    let pipe = self.sockets[socket.index as usize].outgoing;
+                    Interest::Room(pipe, flight.due_ns)
+                }
+                _ => Interest::Due(flight.due_ns),
+            });
+        }
+        for socket in &self.sockets {
+            if socket.is_receiving() {
+                interests.push(Interest::Arrival(socket.incoming, sim.now_ns));
+            }
+        }
     }
 }
 
@@ -225,6 +265,9 @@ impl Backend for SimBackend {
         let slow = sim.dice.once_in(40);
         let delay = match op.kind() {
             OpKind::Recv | OpKind::Send => sim.dice.between(500, 20_000),
+            _ if slow && sim.case.fault == Fault::SlowDisk => {
+                sim.dice.between(500_000_000, 5_000_000_000)
+            }
             _ if slow => sim.dice.between(1_000_000, 8_000_000),
             _ => sim.dice.between(5_000, 400_000),
         };
@@ -233,6 +276,17 @@ impl Backend for SimBackend {
             _ => 0,
         };
         self.slots = self.slots.wrapping_add(1);
+        if let Op::Write {
+            file,
+            len,
+            offset,
+            via: Via::Buffered,
+            ..
+        } = op
+        {
+            let disk = self.files[file.index as usize].0;
+            sim.disks[disk].begin_buffered(self.slots, offset, len as usize);
+        }
         let slot = SlotId {
             index: self.slots,
             generation: 0,
@@ -247,16 +301,18 @@ impl Backend for SimBackend {
         Ok(slot)
     }
 
-    /// Never waits: whoever turns the shards moves the clock by turning them.
-    fn submit_and_wait(&mut self, _until: Option<Instant>) -> Result<(), RingError> {
-        self.run_flights();
-        self.run_streams();
-        self.sim.borrow_mut().pass(!self.ready.is_empty());
-        self.count();
+    /// Never waits: the world turns the shard again when its sleep would end.
+    fn submit_and_wait(&mut self, until: Option<Instant>) -> Result<(), RingError> {
+        self.looked = false;
+        self.look_ahead(until);
         Ok(())
     }
 
     fn reap(&mut self) -> Option<Completion> {
+        if !std::mem::replace(&mut self.looked, true) {
+            self.run_flights();
+            self.run_streams();
+        }
         self.ready.pop_front()
     }
 

@@ -3,7 +3,7 @@
 use super::{
     case::{Case, Fault},
     check::verdict,
-    world::run,
+    run::run,
 };
 
 /// Seeds of every fault when nobody asks for more.
@@ -65,11 +65,19 @@ campaigns! {
     a_transfer_survives_short_reads_and_writes: ShortIo,
     a_source_that_fails_never_makes_a_false_success: ReadEio,
     a_target_that_fails_never_makes_a_false_success: WriteEio,
+    a_bad_sector_never_makes_a_false_success: BadSector,
     a_full_target_never_makes_a_false_success: Enospc,
     a_failed_flush_never_makes_a_false_success: FlushEio,
-    a_reset_connection_never_makes_a_false_success: ResetMidPayload,
-    a_transfer_survives_a_full_queue: QueueFull,
+    a_source_that_shrinks_never_makes_a_false_success: SourceShrinks,
+    a_transfer_survives_a_slow_disk: SlowDisk,
     a_transfer_survives_a_target_that_cannot_zero: ZeroUnsupported,
+    a_transfer_survives_a_full_queue: QueueFull,
+    a_reset_connection_never_makes_a_false_success: ResetMidPayload,
+    an_early_end_of_stream_never_makes_a_false_success: Hangup,
+    a_silent_network_never_makes_a_false_success: Stall,
+    a_transfer_survives_a_network_that_comes_back: Pause,
+    a_cancelled_transfer_keeps_what_it_flushed: Cancel,
+    a_power_cut_takes_nothing_that_was_flushed: PowerCut,
 }
 
 /// What a full queue refused goes out on the next turn, not when the shard looks at its deadlines.

@@ -1,6 +1,6 @@
 //! What a seed chooses for a run.
 
-use super::core::Dice;
+use super::{core::Dice, pipe::Fate};
 use std::ops::Range;
 use wire::{Extent, Mode};
 
@@ -10,34 +10,77 @@ pub(super) enum Fault {
     /// Nothing but delays, cuts and short sends.
     None,
     ShortIo,
+    /// Reads of the source fail now and then.
     ReadEio,
+    /// Writes to the target fail now and then.
     WriteEio,
+    /// A sector fails each time: one of the target, or one of the source.
+    BadSector,
+    /// Writes fail, or take nothing, for lack of space.
     Enospc,
     FlushEio,
-    ResetMidPayload,
-    QueueFull,
+    /// The source ends before the size it had when it was opened.
+    SourceShrinks,
+    /// Operations take seconds.
+    SlowDisk,
     ZeroUnsupported,
+    QueueFull,
+    ResetMidPayload,
+    /// The end of the stream instead of the rest of a message.
+    Hangup,
+    /// The network is silent for ever.
+    Stall,
+    /// The network is silent for a while.
+    Pause,
+    /// Somebody asks the transfer to end.
+    Cancel,
+    /// The machine with the target loses power.
+    PowerCut,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::None,
         Self::ShortIo,
         Self::ReadEio,
         Self::WriteEio,
+        Self::BadSector,
         Self::Enospc,
         Self::FlushEio,
-        Self::ResetMidPayload,
-        Self::QueueFull,
+        Self::SourceShrinks,
+        Self::SlowDisk,
         Self::ZeroUnsupported,
+        Self::QueueFull,
+        Self::ResetMidPayload,
+        Self::Hangup,
+        Self::Stall,
+        Self::Pause,
+        Self::Cancel,
+        Self::PowerCut,
     ];
 
     /// The transfer must succeed all the same.
     pub(super) fn is_harmless(self) -> bool {
         matches!(
             self,
-            Self::None | Self::ShortIo | Self::QueueFull | Self::ZeroUnsupported
+            Self::None
+                | Self::ShortIo
+                | Self::SlowDisk
+                | Self::ZeroUnsupported
+                | Self::QueueFull
+                | Self::Pause
         )
+    }
+
+    /// What becomes of the first connection, if anything.
+    fn fate(self) -> Option<Fate> {
+        match self {
+            Self::ResetMidPayload => Some(Fate::Reset),
+            Self::Hangup => Some(Fate::Fin),
+            Self::Stall => Some(Fate::Stall),
+            Self::Pause => Some(Fate::Pause),
+            _ => None,
+        }
     }
 }
 
@@ -67,6 +110,10 @@ pub(super) struct Case {
     pub tls: Option<bool>,
     /// Overrides the seed's choice: the server has the target.
     pub push: Option<bool>,
+    /// Overrides the seed's choice.
+    pub movers: Option<usize>,
+    /// Overrides the seed's choice, for both disks.
+    pub align: Option<u32>,
 }
 
 impl Case {
@@ -78,6 +125,8 @@ impl Case {
             forge_at: None,
             tls: None,
             push: None,
+            movers: None,
+            align: None,
         }
     }
 }
@@ -95,14 +144,23 @@ pub(super) struct Shape {
     /// What the source says of itself.
     pub map: Vec<(u64, Extent)>,
     pub movers: usize,
+    /// Shards of the client and of the server.
+    pub shards: (usize, usize),
+    /// What direct I/O needs at the source and at the target.
+    pub aligns: (u32, u32),
     pub request_bytes: usize,
     pub window_bytes: usize,
     pub zero_scan_bytes: usize,
     pub zero_request_bytes: u64,
     pub can_zero: bool,
     pub records_per_key: u64,
-    pub reset_after: Option<u64>,
+    pub fate: Option<(u64, Fate)>,
+    /// When somebody cancels, or the power goes.
+    pub interrupted_ns: Option<u64>,
 }
+
+/// What direct I/O needs; 1: there is none.
+const ALIGNS: [u32; 3] = [1, 512, 4096];
 
 /// Flags of an extent that reads as zeroes.
 const HOLE_AND_ZERO: u64 = 3;
@@ -110,7 +168,7 @@ const HOLE_AND_ZERO: u64 = 3;
 impl Shape {
     pub(super) fn of(case: &Case) -> Self {
         let mut dice = Dice::new(case.seed);
-        let mode = [Mode::Simple, Mode::Structured, Mode::Extended][dice.part_of(3) - 1];
+        let mode = dice.one_of(&[Mode::Simple, Mode::Structured, Mode::Extended]);
         let (tls, push) = (dice.once_in(2), !dice.once_in(3));
         let size = dice.between(256 * 1024, 1024 * 1024);
         let size = if dice.once_in(2) {
@@ -121,7 +179,9 @@ impl Shape {
         let (source, map) = source_of(size, &mut dice);
         let ranges = ranges_of(size, &mut dice);
         let request_bytes = 4096 << dice.between(0, 6);
-        let reset = case.fault == Fault::ResetMidPayload;
+        let movers = dice.part_of(4);
+        let aligns = (dice.one_of(&ALIGNS), dice.one_of(&ALIGNS));
+        let interrupted = matches!(case.fault, Fault::Cancel | Fault::PowerCut);
         Self {
             mode,
             tls: case.tls.unwrap_or(tls),
@@ -130,14 +190,20 @@ impl Shape {
             source,
             ranges,
             map,
-            movers: dice.part_of(3),
+            movers: case.movers.unwrap_or(movers),
+            shards: (dice.part_of(2), dice.part_of(2)),
+            aligns: (
+                case.align.unwrap_or(aligns.0),
+                case.align.unwrap_or(aligns.1),
+            ),
             request_bytes,
             window_bytes: request_bytes * dice.part_of(16),
-            zero_scan_bytes: [0, 4096, 65_536][dice.part_of(3) - 1],
+            zero_scan_bytes: dice.one_of(&[0, 4096, 65_536]),
             zero_request_bytes: 4096 << dice.between(0, 8),
             can_zero: !dice.once_in(4),
             records_per_key: if dice.once_in(2) { 64 } else { 1 << 20 },
-            reset_after: reset.then(|| dice.between(1, size)),
+            fate: case.fault.fate().map(|fate| (dice.between(1, size), fate)),
+            interrupted_ns: interrupted.then(|| dice.between(0, 30_000_000)),
         }
     }
 }
@@ -154,10 +220,9 @@ fn source_of(size: u64, dice: &mut Dice) -> (Vec<u8>, Vec<(u64, Extent)>) {
         if zero {
             bytes.resize(end, 0);
         } else {
-            while bytes.len() < end {
-                bytes.extend_from_slice(&dice.roll().to_le_bytes());
-            }
-            bytes.truncate(end);
+            let start = bytes.len();
+            bytes.resize(end, 0);
+            dice.fill(&mut bytes[start..]);
         }
         let flags = if zero && dice.once_in(2) {
             HOLE_AND_ZERO

@@ -11,6 +11,8 @@ pub(super) struct Ending {
     pub at_flush: Option<(Vec<u8>, Vec<u8>)>,
     /// The target in the end.
     pub image: Vec<u8>,
+    /// What progress did that it must not.
+    pub misconduct: Option<String>,
     /// Leases that did not come back.
     pub leases_missing: usize,
     /// Operations that did not come back.
@@ -19,6 +21,8 @@ pub(super) struct Ending {
     pub hung: bool,
     /// The fault must not stop the transfer.
     pub must_succeed: bool,
+    /// Somebody asked for the end: what was not begun then is not there.
+    pub cancelled: bool,
     pub turns: u64,
     /// How long it took on the clock of this world.
     pub took_ns: u64,
@@ -38,10 +42,17 @@ pub(super) fn verdict(shape: &Shape, ending: &Ending) -> Result<(), String> {
     if ending.held > 0 {
         return Err(format!("{} operations are still held", ending.held));
     }
+    if let Some(what) = &ending.misconduct {
+        return Err(what.clone());
+    }
     untouched_outside(shape, &ending.image)?;
+    durable_once_flushed(shape, ending)?;
     match &ending.result {
         Ok(()) => succeeded(shape, ending),
         Err(error) if ending.must_succeed => Err(format!("failed without a reason: {error:?}")),
+        Err(error) if ending.cancelled && error.kind != ErrorKind::Cancelled => {
+            Err(format!("failed instead of being interrupted: {error:?}"))
+        }
         Err(error) if error.kind == ErrorKind::Bug => Err(format!("blames itself: {error:?}")),
         Err(error) if error.what.is_empty() => Err("an error without words".into()),
         Err(_) => old_or_new(shape, &ending.image),
@@ -72,19 +83,31 @@ fn first_difference(found: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 fn succeeded(shape: &Shape, ending: &Ending) -> Result<(), String> {
-    let wanted = expected(shape);
-    let Some((image, durable)) = &ending.at_flush else {
+    if ending.at_flush.is_none() {
         return Err("success without a flush".into());
+    }
+    let wanted = expected(shape);
+    match first_difference(&ending.image, &wanted) {
+        None => Ok(()),
+        Some(at) => Err(format!("the target at the end differs from byte {at} on")),
+    }
+}
+
+/// An answered flush is a promise, whatever comes after it.
+fn durable_once_flushed(shape: &Shape, ending: &Ending) -> Result<(), String> {
+    let Some((image, durable)) = &ending.at_flush else {
+        return Ok(());
     };
+    let wanted = expected(shape);
+    let whole = if ending.cancelled { image } else { &wanted };
     for (what, found) in [
         ("the target at the end", &ending.image),
-        ("the target when the flush was answered", image),
         ("the durable target when the flush was answered", durable),
     ] {
-        if let Some(at) = first_difference(found, &wanted) {
+        if let Some(at) = first_difference(found, whole) {
             return Err(format!(
                 "{what} differs from byte {at} on: {:#04x} instead of {:#04x}",
-                found[at], wanted[at]
+                found[at], whole[at]
             ));
         }
     }

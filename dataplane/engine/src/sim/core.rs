@@ -1,4 +1,4 @@
-//! What both shards share: clock, dice, disks, wires, and the log of what happened.
+//! What all shards share: clock, dice, disks, wires, and the log of what happened.
 
 use super::{case::Case, disk::Disk, pipe::Pipe};
 use std::{
@@ -12,9 +12,6 @@ use sys::{DeviceFile, OpKind};
 
 /// Events a failure prints.
 const EVENTS_KEPT: usize = 50;
-/// One silent turn costs this much time; every further one twice as much, up to `IDLE_NS_MAX`.
-const IDLE_NS: u64 = 20_000;
-const IDLE_NS_MAX: u64 = 20_000_000;
 
 /// Numbers from a seed (a splitmix generator: every state is good, also zero).
 pub(super) struct Dice(u64);
@@ -46,6 +43,19 @@ impl Dice {
     pub(super) fn part_of(&mut self, max: usize) -> usize {
         usize::try_from(self.between(1, max.max(1) as u64)).unwrap_or(1)
     }
+
+    /// One of these.
+    pub(super) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.part_of(choices.len()) - 1]
+    }
+
+    /// Noise.
+    pub(super) fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let word = self.roll().to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
 }
 
 /// One thing that happened.
@@ -66,7 +76,6 @@ pub(super) struct Sim {
     pub dice: Dice,
     pub now_ns: u64,
     base: Instant,
-    idle_turns: u32,
     events: VecDeque<Event>,
     /// Over all events: two runs of one seed must agree on it.
     pub trace: u64,
@@ -83,7 +92,6 @@ impl Sim {
             dice: Dice::new(case.seed ^ 0x5151_5151),
             now_ns: 0,
             base: Instant::now(),
-            idle_turns: 0,
             events: VecDeque::with_capacity(EVENTS_KEPT),
             trace: 0xcbf2_9ce4_8422_2325,
             pipes: Vec::new(),
@@ -96,21 +104,30 @@ impl Sim {
         self.base + Duration::from_nanos(self.now_ns)
     }
 
-    /// The time a turn takes. Silence makes the clock run, so that deadlines come without many turns.
-    pub(super) fn pass(&mut self, something_happened: bool) {
-        self.now_ns += self.dice.between(1_000, 30_000);
-        if something_happened {
-            self.idle_turns = 0;
-            return;
-        }
-        self.idle_turns = (self.idle_turns + 1).min(16);
-        if self.idle_turns > 4 {
-            self.now_ns += (IDLE_NS << (self.idle_turns - 4)).min(IDLE_NS_MAX);
-        }
+    /// A moment on the clock of this world.
+    pub(super) fn ns_of(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.base);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn disk_of(&self, device: &Arc<DeviceFile>) -> Option<usize> {
         self.disks.iter().position(|disk| disk.is(device))
+    }
+
+    /// Two pipes, one each way; the number of the first.
+    pub(super) fn lay_pipes(&mut self) -> usize {
+        let first = self.pipes.len();
+        self.pipes.extend([Pipe::default(), Pipe::default()]);
+        first
+    }
+
+    /// What happened to one direction happens to the other.
+    pub(super) fn share_fate(&mut self, one: usize, other: usize) {
+        if self.pipes[one].reset {
+            self.pipes[other].break_off();
+        }
+        let stalled = self.pipes[one].stalled_until;
+        self.pipes[other].stalled_until = self.pipes[other].stalled_until.max(stalled);
     }
 
     pub(super) fn note(

@@ -7,14 +7,17 @@
 //! what happens, so a failed run is repeated by its seed and its fault alone: `MK_SIM_SEED=7 MK_SIM_FAULT=ShortIo`.
 
 mod backend;
-#[cfg(test)]
 mod campaign;
 mod case;
 mod check;
+mod copy;
 mod core;
 mod disk;
+mod outlook;
 mod pipe;
+mod run;
 mod secure;
-#[cfg(test)]
+mod side;
 mod teeth;
+mod wiring;
 mod world;

@@ -1,27 +1,39 @@
 //! Defects the checker must find: a checker that never complains proves nothing.
 
 use super::{
-    case::{Case, Fault, Flaw},
+    case::{Case, Fault, Flaw, Shape},
     check::verdict,
-    world::run,
+    run::run,
 };
 use crate::error::ErrorKind;
 
 /// Seeds tried for each defect.
 const SEEDS: u64 = 24;
 
+/// Something but zeroes is copied.
+fn has_data(shape: &Shape) -> bool {
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    let mut ranges = shape.ranges.iter();
+    ranges.any(|range| {
+        let bytes = &shape.source[place(range.start)..place(range.end)];
+        bytes.iter().any(|byte| *byte != 0)
+    })
+}
+
 /// Every run in which the disk lies must be caught, and for the lie it told.
 fn must_be_caught(flaw: Flaw, complaints: &[&str]) {
     for seed in 0..SEEDS {
         let case = Case {
             flaw,
+            // Unaligned writes are durable at once, with and without a flush.
+            align: Some(1),
             ..Case::new(seed, Fault::None)
         };
         let (shape, ending) = run(case);
         let Err(problem) = verdict(&shape, &ending) else {
             // Only a transfer without a byte of data gives these lies nothing to spoil.
-            let copies = shape.ranges.iter().any(|range| !range.is_empty());
-            assert!(!copies, "seed {seed}: {flaw:?} went unnoticed");
+            let spoilt = flaw == Flaw::FlushSkipped || has_data(&shape);
+            assert!(!spoilt, "seed {seed}: {flaw:?} went unnoticed");
             continue;
         };
         assert!(
@@ -67,18 +79,23 @@ fn a_forged_record_reaches_no_disk() {
             forge_at,
             tls: Some(true),
             push: Some(true),
+            movers: Some(1),
             ..Case::new(seed, Fault::None)
         };
         let (shape, ending) = run(case);
         if let Err(problem) = verdict(&shape, &ending) {
             panic!("seed {seed}: {problem}\n{}", ending.story);
         }
+        if !has_data(&shape) {
+            // A few zeroing requests are shorter than the place of the forgery.
+            continue;
+        }
         let error = ending.result.expect_err("a forged stream cannot succeed");
         assert!(
             matches!(error.kind, ErrorKind::Tls | ErrorKind::ConnectionLost),
             "seed {seed}: {error:?}"
         );
-        if shape.movers == 1 && forge_at == Some(20) {
+        if forge_at == Some(20) {
             assert!(
                 ending.image == shape.target,
                 "seed {seed}: something of a forged stream was written"

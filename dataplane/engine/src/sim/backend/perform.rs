@@ -1,7 +1,7 @@
 //! What an operation does when its time has come.
 
 use super::{
-    super::{case::Fault, pipe::Broken},
+    super::{case::Fault, disk::DiskWrite, pipe::Broken},
     Flight, SimBackend,
 };
 use sys::{Completion, FileId, IoFault, Op, OpKind, Outcome, SocketId};
@@ -16,7 +16,7 @@ impl SimBackend {
         let place = place_of(&flight.op);
         let result = match &mut flight.op {
             Op::Recv { .. } | Op::Send { .. } => self.perform_socket(&mut flight.op)?,
-            _ => self.perform_file(&mut flight.op, flight.mark),
+            _ => self.perform_file(flight),
         };
         let result_number = match result {
             Ok(len) => i64::try_from(len).unwrap_or(i64::MAX),
@@ -70,10 +70,8 @@ impl SimBackend {
                     bytes.truncate(len);
                 }
                 let sent = sim.pipes[pipe].send(&bytes, now_ns, &mut sim.dice);
-                if sim.pipes[pipe].reset {
-                    let other = self.sockets[socket.index as usize].incoming;
-                    sim.pipes[other].break_off();
-                }
+                let other = self.sockets[socket.index as usize].incoming;
+                sim.share_fate(pipe, other);
                 match sent {
                     Ok(0) => None,
                     Ok(len) => Some(Ok(len)),
@@ -84,21 +82,21 @@ impl SimBackend {
         }
     }
 
-    fn perform_file(&self, op: &mut Op, mark: u64) -> Result<usize, i32> {
+    fn perform_file(&self, flight: &mut Flight) -> Result<usize, i32> {
         let sim = &mut *self.sim.borrow_mut();
-        let (fault, flaw, seed) = (sim.case.fault, sim.case.flaw, sim.case.seed);
         let disk = |file: &FileId| self.files[file.index as usize].0;
-        match op {
+        match &mut flight.op {
             Op::Read {
                 file,
                 lease,
                 at,
                 len,
                 offset,
-                ..
+                via,
             } => {
-                let into = &mut lease.bytes_mut()[*at as usize..][..*len as usize];
-                sim.disks[disk(file)].read(into, *offset, fault, &mut sim.dice)
+                let address = *at as usize;
+                let into = &mut lease.bytes_mut()[address..][..*len as usize];
+                sim.disks[disk(file)].read(into, address, *offset, *via, &mut sim.dice)
             }
             Op::Write {
                 file,
@@ -106,23 +104,32 @@ impl SimBackend {
                 at,
                 len,
                 offset,
+                via,
                 dsync,
-                ..
             } => {
-                let bytes = &lease.bytes()[*at as usize..][..*len as usize];
-                sim.disks[disk(file)].write(bytes, *offset, *dsync, (fault, flaw), &mut sim.dice)
+                let write = DiskWrite {
+                    id: flight.slot.index,
+                    bytes: &lease.bytes()[*at as usize..][..*len as usize],
+                    address: *at as usize,
+                    offset: *offset,
+                    via: *via,
+                    dsync: *dsync,
+                };
+                sim.disks[disk(file)].write(&write, &mut sim.dice)
             }
-            Op::Flush { file } => sim.disks[disk(file)]
-                .flush(mark, (fault, flaw), &mut sim.dice)
-                .map(|()| 0),
+            Op::Flush { file } => {
+                let flushed = sim.disks[disk(file)].flush(flight.mark, &mut sim.dice);
+                flushed.map(|()| 0)
+            }
             Op::Zero {
                 file,
                 offset,
                 len,
                 mode,
-            } => sim.disks[disk(file)]
-                .zero(*offset, *len, *mode, fault, seed)
-                .map(|()| 0),
+            } => {
+                let zeroed = sim.disks[disk(file)].zero(*offset, *len, *mode);
+                zeroed.map(|()| 0)
+            }
             Op::Recv { .. } | Op::Send { .. } => Ok(0),
         }
     }
@@ -130,17 +137,11 @@ impl SimBackend {
     /// Fills the rings of sockets that receive by themselves.
     pub(super) fn run_streams(&mut self) {
         for (index, socket) in (0u32..).zip(&mut self.sockets) {
-            let Some(ring_bytes) = socket.ring_bytes else {
-                continue;
-            };
-            if socket.removed || socket.ended {
+            if !socket.is_receiving() {
                 continue;
             }
             let sim = &mut *self.sim.borrow_mut();
-            let room = ring_bytes.saturating_sub(socket.ring.len());
-            if room == 0 {
-                continue;
-            }
+            let room = socket.ring_bytes.unwrap_or(0) - socket.ring.len();
             let len = socket.ring.len();
             socket.ring.resize(len + room, 0);
             let received = sim.pipes[socket.incoming].receive(&mut socket.ring[len..], sim.now_ns);
