@@ -232,6 +232,8 @@ impl Mover {
                 self.wished_alone |= !aligned;
                 return Some(emit);
             }
+            // Entering alone took all wishes back; the next part may make one while this one is with the device.
+            self.wished_alone &= aligned;
             let lease = payload.take_lease(spot.lease)?;
             let op = Op::Write {
                 file,
@@ -273,7 +275,6 @@ impl Mover {
         if shared {
             self.shared.gate.leave_shared();
         } else {
-            self.wished_alone = false;
             self.shared.gate.leave_alone();
         }
     }

@@ -61,6 +61,10 @@ impl ServerCore {
             return self.hold.give(piece.lease);
         }
         entry.outstanding += 1;
+        if !self.held.is_empty() {
+            // In order: a wish to be alone that stands behind a sharer would keep that sharer out for ever.
+            return self.held.push_back(piece);
+        }
         if let Some(piece) = self.try_write(ctx, piece) {
             self.held.push_back(piece);
         }
@@ -91,6 +95,8 @@ impl ServerCore {
             self.wished_alone |= !aligned;
             return Some(piece);
         }
+        // Entering alone took all wishes back; the next piece may make one while this one is with the device.
+        self.wished_alone &= aligned;
         let fua = entry.request.flags.contains(CommandFlags::FUA);
         let HeldWrite {
             slot,
@@ -138,7 +144,6 @@ impl ServerCore {
         if shared {
             self.export.gate.leave_shared();
         } else {
-            self.wished_alone = false;
             self.export.gate.leave_alone();
         }
     }
