@@ -73,7 +73,7 @@ impl Fault {
     }
 
     /// What becomes of the first connection, if anything.
-    fn fate(self) -> Option<Fate> {
+    pub(super) fn fate(self) -> Option<Fate> {
         match self {
             Self::ResetMidPayload => Some(Fate::Reset),
             Self::Hangup => Some(Fate::Fin),
