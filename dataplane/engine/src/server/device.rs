@@ -298,9 +298,9 @@ impl ServerCore {
         }
         let shift = entry.next % align;
         let left = entry.end() - entry.next;
-        // An unaligned piece is a little shorter, so that its aligned cover fits the lease.
-        let most = PIECE_BYTES as u64 - if shift == 0 { 0 } else { align };
-        let len = left.min(most);
+        // Only the first piece begins unaligned: it is a little shorter, so that its cover fits the lease and the next
+        // piece begins where this cover ends. The completion relies on it.
+        let len = left.min(PIECE_BYTES as u64 - shift);
         let cover = (shift + len).next_multiple_of(align);
         let class = class_for(cover);
         let Some(mut lease) = self.hold.take_payload(ctx, class) else {
