@@ -1,14 +1,14 @@
 //! What a server connection knows and does, apart from its receiving half.
 
-use super::request::{ServerRequest, Stage};
+use super::{
+    device::fits_one_piece,
+    request::{ServerRequest, Stage},
+};
 use crate::{
     ctx::{Ctx, Hold, Tag},
     error::LaneFault,
     export::{Export, Store},
-    limits::{
-        PIECE_BYTES, PIECES_PER_REQUEST_MAX, SERVER_REQUESTS_PER_LANE_MAX, SMALL_BYTES,
-        TX_ITEMS_MAX,
-    },
+    limits::{PIECES_PER_REQUEST_MAX, SERVER_REQUESTS_PER_LANE_MAX, SMALL_BYTES, TX_ITEMS_MAX},
     link::{Receiver, RxWant, Tx, TxItem},
     parked::Parked,
     payload::Payload,
@@ -168,11 +168,12 @@ impl ServerCore {
     }
 
     fn begin_read<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, slot: u32) -> Result<(), LaneFault> {
+        let align = self.align();
         let Some(entry) = self.requests.get_mut(slot) else {
             return Ok(());
         };
         let request = entry.request;
-        if request.flags.contains(CommandFlags::DF) && request.len > PIECE_BYTES as u64 {
+        if request.flags.contains(CommandFlags::DF) && !fits_one_piece(&request, align) {
             // Unfragmented replies are promised up to 64 KiB and given up to a piece.
             entry.fail(NbdError::Overflow);
             return self.finish(ctx, slot);

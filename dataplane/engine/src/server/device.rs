@@ -13,7 +13,7 @@ use crate::{
     payload::class_for,
 };
 use sys::{Backend, FaultKind, IoFault, Op, Outcome, Via};
-use wire::{CommandFlags, HeaderBuf, Mode, NbdError};
+use wire::{CommandFlags, HeaderBuf, Mode, NbdError, Request};
 
 /// The error a client is told for a fault of the device.
 pub(super) fn nbd_error(fault: &IoFault) -> NbdError {
@@ -24,6 +24,11 @@ pub(super) fn nbd_error(fault: &IoFault) -> NbdError {
         FaultKind::Invalid => NbdError::Inval,
         _ => NbdError::Io,
     }
+}
+
+/// The aligned cover of a read fits one lease, so that its reply is in one part.
+pub(super) fn fits_one_piece(read: &Request, align: u64) -> bool {
+    read.offset % align + read.len <= PIECE_BYTES as u64
 }
 
 impl ServerCore {
@@ -290,7 +295,7 @@ impl ServerCore {
         let Some(entry) = self.requests.get_mut(slot) else {
             return Ok(false);
         };
-        let streamed = mode == Mode::Simple && entry.request.len > PIECE_BYTES as u64;
+        let streamed = mode == Mode::Simple && !fits_one_piece(&entry.request, align);
         // The pieces of a simple reply go out in order and with nothing between them.
         let in_the_way = entry.outstanding > 0 || self.streaming.is_some_and(|other| other != slot);
         if queued || ctx.devices_are_full() || (streamed && in_the_way) {

@@ -16,6 +16,9 @@ const LEN_MAX: usize = 600 * 1024;
 /// Requests in flight at most.
 const DEPTH_MAX: usize = 24;
 
+/// What a server must be able to send in one part.
+const WHOLE_BYTES: usize = 65_536;
+
 /// One connection of the scripted client.
 pub(super) struct Peer {
     conn: ClientConn,
@@ -204,9 +207,14 @@ impl Peer {
         if known != cookie {
             return Err("an answer with the wrong cookie".into());
         }
-        // FAST_ZERO may always be refused.
-        let may_refuse = asked.flags.contains(CommandFlags::FAST_ZERO);
-        if asked.valid && result.is_err() && !(may_refuse && result == Err(NbdError::NotSup)) {
+        let may_refuse = match result {
+            Err(NbdError::NotSup) => asked.flags.contains(CommandFlags::FAST_ZERO),
+            Err(NbdError::Overflow) => {
+                asked.flags.contains(CommandFlags::DF) && asked.len > WHOLE_BYTES
+            }
+            _ => false,
+        };
+        if asked.valid && result.is_err() && !may_refuse {
             self.failures += 1;
         }
         let told = model.answer(&asked, result, &sim.disks[0]);
@@ -236,7 +244,7 @@ impl Peer {
             return;
         }
         let valid = valid || command == Command::Flush;
-        let flags = self.any_flags(command, len, dice);
+        let flags = self.any_flags(command, dice);
         let mut bytes = vec![0; if command == Command::Read { len } else { 0 }];
         if command == Command::Write {
             bytes.resize(len, 0);
@@ -278,7 +286,7 @@ impl Peer {
         }
     }
 
-    fn any_flags(&self, command: Command, len: usize, dice: &mut Dice) -> CommandFlags {
+    fn any_flags(&self, command: Command, dice: &mut Dice) -> CommandFlags {
         let mut flags = CommandFlags::NONE;
         let changes = matches!(
             command,
@@ -291,8 +299,8 @@ impl Peer {
             let zero = [CommandFlags::NO_HOLE, CommandFlags::FAST_ZERO];
             flags = flags.union(dice.one_of(&zero));
         }
-        let whole = command == Command::Read && self.conn.mode() != Mode::Simple && len <= 65_536;
-        if whole && dice.once_in(4) {
+        let can_be_whole = command == Command::Read && self.conn.mode() != Mode::Simple;
+        if can_be_whole && dice.once_in(4) {
             flags = flags.union(CommandFlags::DF);
         }
         flags
