@@ -28,14 +28,32 @@ pub(crate) struct Ctx<'a, B: Backend> {
 }
 
 impl<B: Backend> Ctx<'_, B> {
-    /// The devices have as much to do as they shall have; a completion makes room.
-    pub(crate) fn devices_are_full(&self) -> bool {
-        self.stats.device_ops >= self.device_depth
+    /// The devices have as much to do as they shall have, or as much of a lane that has `ops` operations there as is its
+    /// part; a completion makes room. Without the parts, whoever has more operations gets more completions and with them
+    /// more chances to start the next.
+    pub(crate) fn devices_are_full(&self, ops: u32) -> bool {
+        let part = (self.device_depth / self.stats.device_lanes.max(1)).max(1);
+        self.stats.device_ops >= self.device_depth || u64::from(ops) >= part
     }
 
     /// Hands a question about a file's allocation to the thread that may block; false when its queue is full.
     pub(crate) fn ask_status(&self, job: StatusJob) -> bool {
         self.outside.ask(job)
+    }
+}
+
+/// Whether a lane is counted among those that share the devices.
+#[derive(Debug, Default)]
+pub(crate) struct DeviceUse(bool);
+
+impl DeviceUse {
+    /// The lane has operations there or wants some, or it does not any more.
+    pub(crate) fn set(&mut self, stats: &mut LocalStats, wants: bool) {
+        match (std::mem::replace(&mut self.0, wants), wants) {
+            (false, true) => stats.device_lanes += 1,
+            (true, false) => stats.device_lanes -= 1,
+            _ => {}
+        }
     }
 }
 

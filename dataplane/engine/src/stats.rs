@@ -104,6 +104,8 @@ pub(crate) struct LocalStats {
     pub stalls_for_memory: u64,
     /// Operations of files and devices with the kernel now.
     pub device_ops: u64,
+    /// Lanes that have such operations, or want some.
+    pub device_lanes: u64,
     pub latency: Histogram<u64>,
 }
 
@@ -124,6 +126,7 @@ impl LocalStats {
             key_updates_received: 0,
             stalls_for_memory: 0,
             device_ops: 0,
+            device_lanes: 0,
             // Fixed bounds: recording never allocates. Two digits are enough for percentiles.
             latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 2)
                 .expect("the bounds are constants that the histogram accepts"),

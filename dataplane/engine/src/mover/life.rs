@@ -56,6 +56,9 @@ impl Mover {
         // come here.
         let held_back = self.is_refused() || !self.emits.is_empty() || !self.parked.is_empty();
         let waiting = starved || held_back || !self.reading.is_empty();
+        let wants_device = self.ops > 0 || !self.emits.is_empty() || !self.reading.is_empty();
+        self.device_use
+            .set(ctx.stats, wants_device && self.files().next().is_some());
         match (limited, waiting) {
             (true, _) => Next::AtOnce,
             (false, true) => Next::Again,
@@ -193,6 +196,7 @@ impl Mover {
             self.shared.gate.forget_wish();
         }
         self.reading.clear();
+        self.device_use.set(ctx.stats, false);
         let slots: Vec<u32> = self.pieces.iter().map(|(slot, _)| slot).collect();
         slots.into_iter().for_each(|slot| self.drop_piece(slot));
     }

@@ -13,7 +13,7 @@ mod write;
 
 use crate::{
     client::ClientLane,
-    ctx::{Ctx, Hold, Side, Tag},
+    ctx::{Ctx, DeviceUse, Hold, Side, Tag},
     dial::Dialled,
     error::LaneFault,
     limits::CLIENT_REQUESTS_PER_LANE_MAX,
@@ -108,6 +108,7 @@ pub(crate) struct Mover {
     parked: Parked,
     /// File operations with the kernel.
     ops: u32,
+    device_use: DeviceUse,
     idle: bool,
     flush_sent: bool,
     /// The pacer said: not before.
@@ -140,6 +141,7 @@ impl Mover {
             emits: VecDeque::with_capacity(3 * PIECES_MAX),
             parked: Parked::with_capacity(PIECES_MAX),
             ops: 0,
+            device_use: DeviceUse::default(),
             idle: false,
             flush_sent: false,
             paused_until: None,

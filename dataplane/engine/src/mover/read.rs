@@ -221,7 +221,7 @@ impl Mover {
         let shift = usize::try_from(piece.offset % align as u64).unwrap_or(0);
         let cover = (shift + piece.len).next_multiple_of(align);
         while piece.next_lease < payload.count() {
-            if ctx.devices_are_full() {
+            if ctx.devices_are_full(self.ops) {
                 return false;
             }
             let index = piece.next_lease;

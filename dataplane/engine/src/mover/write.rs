@@ -214,7 +214,7 @@ impl Mover {
         };
         let payload = emit.payload.as_mut()?;
         while emit.next_byte < payload.len() {
-            if ctx.devices_are_full() {
+            if ctx.devices_are_full(self.ops) {
                 return Some(emit);
             }
             let spot = payload.spot(emit.next_byte);

@@ -5,7 +5,7 @@ use super::{
     request::{ServerRequest, Stage},
 };
 use crate::{
-    ctx::{Ctx, Hold, Tag},
+    ctx::{Ctx, DeviceUse, Hold, Tag},
     error::LaneFault,
     export::{Export, Store},
     limits::{PIECES_PER_REQUEST_MAX, SERVER_REQUESTS_PER_LANE_MAX, SMALL_BYTES, TX_ITEMS_MAX},
@@ -65,6 +65,7 @@ pub(super) struct ServerCore {
     pub replies_behind_stream: VecDeque<TxItem>,
     /// Device operations in flight.
     pub ops: u32,
+    pub device_use: DeviceUse,
     /// Epoch of the export's flushes when the connection was born.
     pub flush_epoch: u64,
     /// New requests are answered ESHUTDOWN.
@@ -101,6 +102,7 @@ impl ServerCore {
             streaming: None,
             replies_behind_stream: VecDeque::with_capacity(TX_ITEMS_MAX),
             ops: 0,
+            device_use: DeviceUse::default(),
             flush_epoch,
             draining: false,
             disconnected: false,
@@ -270,6 +272,16 @@ impl ServerCore {
             Store::Device(file) => u64::from(file.direct_align().max(1)),
             Store::Null { .. } => 1,
         }
+    }
+
+    /// Something of this connection is with the device or waits to get there.
+    pub(super) fn wants_device(&self) -> bool {
+        let waiting = [
+            self.launching.is_empty(),
+            self.held.is_empty(),
+            self.parked.is_empty(),
+        ];
+        self.file.is_some() && (self.ops > 0 || waiting.contains(&false))
     }
 
     /// True when nothing of this connection is with the device or waits for it.

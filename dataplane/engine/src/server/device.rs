@@ -85,7 +85,7 @@ impl ServerCore {
             self.hold.give(piece.lease);
             return None;
         };
-        if ctx.devices_are_full() {
+        if ctx.devices_are_full(self.ops) {
             return Some(piece);
         }
         let align = self.align();
@@ -298,7 +298,7 @@ impl ServerCore {
         let streamed = mode == Mode::Simple && !fits_one_piece(&entry.request, align);
         // The pieces of a simple reply go out in order and with nothing between them.
         let in_the_way = entry.outstanding > 0 || self.streaming.is_some_and(|other| other != slot);
-        if queued || ctx.devices_are_full() || (streamed && in_the_way) {
+        if queued || ctx.devices_are_full(self.ops) || (streamed && in_the_way) {
             return Ok(false);
         }
         let shift = entry.next % align;

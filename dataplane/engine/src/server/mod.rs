@@ -193,6 +193,7 @@ impl ServerLane {
     fn go<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {
         self.life = Life::Gone;
         self.core.abandon();
+        self.core.device_use.set(ctx.stats, false);
         self.rx.abandon(&mut self.core.hold);
         ctx.backend.remove_socket(self.core.tx.socket);
     }
@@ -224,6 +225,8 @@ impl ServerLane {
         } else {
             self.rx.advance_plain(ctx, &mut self.core)?
         };
+        let wants_device = self.core.wants_device();
+        self.core.device_use.set(ctx.stats, wants_device);
         self.core.launch(ctx)?;
         self.core.tx.pump(ctx, &mut self.core.hold, self.core.tag)?;
         self.limited = state == RxState::Again;
