@@ -6,6 +6,7 @@ use super::{
     disk::Role,
     model::Model,
     peer::Peer,
+    side::SCARCE,
     wiring::{Agreed, add_disk, connect, export_of},
     world::World,
 };
@@ -32,7 +33,7 @@ struct Meeting {
 impl Meeting {
     fn new(case: Case) -> Self {
         let dice = &mut Dice::new(case.seed ^ 0x9ee2);
-        let world = World::new(case, &["server", "server2"]);
+        let world = World::new(case, &["server", "server2"], SCARCE);
         let mut image = vec![0; dice.part_of(512 * 1024) + 512 * 1024];
         dice.fill(&mut image);
         let align = dice.one_of(&[1, 512, 4096]);

@@ -5,6 +5,7 @@ use super::{
     check::Ending,
     copy::Copy,
     disk::Role,
+    side::SCARCE,
     wiring::{Agreed, Wired, add_disk, connect, export_of},
     world::World,
 };
@@ -82,7 +83,7 @@ impl Run {
             .chain(&SERVERS[..servers])
             .copied()
             .collect();
-        let world = World::new(case, &names);
+        let world = World::new(case, &names, SCARCE);
         let (source, target) = {
             let sim = &mut *world.sim.borrow_mut();
             (

@@ -1,6 +1,6 @@
 //! One shard of the world, with its kernel, its memory and its queues.
 
-use super::{backend::SimBackend, core::Sim, outlook::Outlook};
+use super::{backend::SimBackend, core::Sim, outlook::Outlook, quiet::Quiet};
 use crate::{
     Tunables,
     command::{Command, Job, Outside},
@@ -9,12 +9,13 @@ use crate::{
 };
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::{cell::RefCell, rc::Rc, sync::Arc};
-use sys::{Arena, ArenaConfig, Backend, LeaseClass};
+use sys::{Arena, ArenaConfig, Backend, LeaseClass, alloc_count::count};
 use wire::Extent;
 
 /// Leases of a shard: few enough that lanes have to wait for them.
-const SMALL_COUNT: usize = 48;
-const LARGE_COUNT: usize = 20;
+pub(super) const SCARCE: (usize, usize) = (48, 20);
+/// About what a shard has by default.
+pub(super) const PLENTY: (usize, usize) = (512, 300);
 
 /// A shard over any backend, and what stands around it.
 pub(crate) struct Seat<B: Backend> {
@@ -47,28 +48,40 @@ impl<B: Backend> Seat<B> {
 
 /// A shard over the simulated kernel.
 pub(super) struct Side {
-    seat: Seat<SimBackend>,
+    seat: Seat<Quiet<SimBackend>>,
     outlook: Rc<Outlook>,
+    /// Allocations in turns.
+    pub allocations: u64,
 }
 
 impl Side {
-    pub(super) fn new(sim: &Rc<RefCell<Sim>>, who: &'static str) -> Self {
+    pub(super) fn new(
+        sim: &Rc<RefCell<Sim>>,
+        who: &'static str,
+        (small_count, large_count): (usize, usize),
+    ) -> Self {
         let arena = Arena::new(&ArenaConfig {
-            small_count: SMALL_COUNT,
-            large_count: LARGE_COUNT,
+            small_count,
+            large_count,
             huge_pages: false,
         })
         .expect("an arena");
         let outlook = Rc::new(Outlook::default());
         let backend = SimBackend::new(Rc::clone(sim), who, Rc::clone(&outlook));
         Self {
-            seat: Seat::new(backend, arena),
+            seat: Seat::new(Quiet(backend), arena),
             outlook,
+            allocations: 0,
         }
     }
 
     pub(super) fn arena(&self) -> &Arc<Arena> {
         &self.seat.arena
+    }
+
+    /// Its queue; whoever uses it wakes the shard.
+    pub(super) fn commands(&self) -> &Sender<Command> {
+        &self.seat.commands
     }
 
     /// Hands the shard a command and wakes it.
@@ -93,7 +106,8 @@ impl Side {
     }
 
     pub(super) fn turn(&mut self) {
-        let turned = self.seat.shard.turn();
+        let (turned, allocations) = count(|| self.seat.shard.turn());
+        self.allocations += allocations;
         turned.expect("this kernel never fails to wait");
         self.answer_jobs();
     }

@@ -22,9 +22,10 @@ pub(super) struct World {
 
 impl World {
     /// A world with these shards, all asleep.
-    pub(super) fn new(case: Case, names: &[&'static str]) -> Self {
+    pub(super) fn new(case: Case, names: &[&'static str], leases: (usize, usize)) -> Self {
         let sim = Rc::new(RefCell::new(Sim::new(case)));
-        let sides: Vec<_> = names.iter().map(|name| Side::new(&sim, name)).collect();
+        let side = |name: &&'static str| Side::new(&sim, name, leases);
+        let sides: Vec<_> = names.iter().map(side).collect();
         Self {
             sim,
             arenas: sides.iter().map(|side| Arc::clone(side.arena())).collect(),
