@@ -25,5 +25,6 @@ mod run;
 mod secure;
 mod side;
 mod teeth;
+mod turns;
 mod wiring;
 mod world;
