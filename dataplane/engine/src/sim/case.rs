@@ -72,6 +72,11 @@ impl Fault {
         )
     }
 
+    /// Nothing takes long: who is late slept through its turn.
+    pub(super) fn is_prompt(self) -> bool {
+        matches!(self, Self::None | Self::ShortIo | Self::ZeroUnsupported)
+    }
+
     /// What becomes of the first connection, if anything.
     pub(super) fn fate(self) -> Option<Fate> {
         match self {

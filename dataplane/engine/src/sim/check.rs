@@ -3,6 +3,9 @@
 use super::case::Shape;
 use crate::{EngineError, error::ErrorKind};
 
+/// Shards look at everything twice a second; what goes on only then was forgotten before.
+const PROMPT_NS: u64 = 450_000_000;
+
 /// How a run ended.
 pub(super) struct Ending {
     /// The transfer's own word.
@@ -21,6 +24,8 @@ pub(super) struct Ending {
     pub hung: bool,
     /// The fault must not stop the transfer.
     pub must_succeed: bool,
+    /// No part of the world is slow.
+    pub must_be_prompt: bool,
     /// Somebody asked for the end: what was not begun then is not there.
     pub cancelled: bool,
     pub turns: u64,
@@ -35,6 +40,12 @@ pub(super) struct Ending {
 pub(super) fn verdict(shape: &Shape, ending: &Ending) -> Result<(), String> {
     if ending.hung {
         return Err(format!("no end after {} turns", ending.turns));
+    }
+    if ending.must_be_prompt && ending.took_ns > PROMPT_NS {
+        return Err(format!(
+            "took {} ns: somebody slept too long",
+            ending.took_ns
+        ));
     }
     if ending.leases_missing > 0 {
         return Err(format!("{} leases are missing", ending.leases_missing));

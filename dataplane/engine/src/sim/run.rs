@@ -265,6 +265,7 @@ impl Run {
             held: self.world.held(),
             hung,
             must_succeed: self.case.fault.is_harmless() && self.case.forge_at.is_none(),
+            must_be_prompt: self.case.fault.is_prompt(),
             cancelled: self.case.fault == Fault::Cancel,
             turns: self.world.turns,
             took_ns: self.over_ns.unwrap_or(sim.now_ns),
