@@ -11,7 +11,7 @@ use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
-use sys::{Backend, Lease, Op, Outcome, SocketId};
+use sys::{Backend, Completion, Lease, Op, Outcome};
 use tls::{Opened, Session};
 use wire::{
     ClientConn, ClientEvent, ClientParams, ClientWant, Command, CommandFlags, Cookie, HeaderBuf,
@@ -68,16 +68,15 @@ impl ClientLane {
     pub(crate) fn new(
         tag: Tag,
         params: &ClientParams,
-        socket: SocketId,
-        session: Option<Box<Session>>,
+        tx: Tx,
         scratch: Lease,
         now: Instant,
     ) -> Self {
-        let tls = session.is_some();
+        let (socket, tls) = (tx.socket, tx.session.is_some());
         Self {
             core: ClientCore {
                 conn: ClientConn::new(params, CLIENT_REQUESTS_PER_LANE_MAX),
-                tx: Tx::new(socket, session),
+                tx,
                 table: (0..CLIENT_REQUESTS_PER_LANE_MAX).map(|_| None).collect(),
                 answers: VecDeque::with_capacity(CLIENT_REQUESTS_PER_LANE_MAX),
                 lent: None,
@@ -166,6 +165,16 @@ impl ClientLane {
             }
             _ => Ok(()),
         }
+    }
+
+    /// One of the two completions of a zero-copy send.
+    pub(crate) fn handle_zero_copy<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        hold: &mut Hold,
+        completion: Completion,
+    ) -> Result<(), LaneFault> {
+        self.core.tx.handle_zero_copy(ctx, hold, completion)
     }
 
     /// The stream of a TLS socket moved.

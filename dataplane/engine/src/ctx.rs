@@ -3,6 +3,7 @@
 use crate::{
     command::{Outside, StatusJob},
     stats::LocalStats,
+    tunables::SendZc,
 };
 use std::{sync::Arc, time::Instant};
 use sys::{Arena, Backend, Lease, LeaseClass, Token};
@@ -22,6 +23,7 @@ pub(crate) struct Ctx<'a, B: Backend> {
     pub now: Instant,
     pub share: Share,
     pub send_batch_bytes: usize,
+    pub send_zc: SendZc,
     /// Operations the shard keeps with its devices at most.
     pub device_depth: u64,
     pub outside: &'a Outside,

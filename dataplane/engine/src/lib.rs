@@ -37,4 +37,4 @@ pub use error::{Blame, EngineError, ErrorKind};
 pub use export::{Export, ExportSpec, Store};
 pub use extents::ExtentSet;
 pub use transfer::{Cancel, Progress, TransferReport, TransferSpec};
-pub use tunables::{Tunable, Tunables};
+pub use tunables::{SendZc, Tunable, Tunables};

@@ -148,6 +148,7 @@ impl<B: Backend> Shard<B> {
             now,
             share,
             send_batch_bytes: self.tunables.send_batch_bytes(),
+            send_zc: self.tunables.send_zc(),
             device_depth: self.tunables.device_depth() as u64,
             outside: &self.outside,
         };
@@ -238,8 +239,15 @@ impl<B: Backend> Shard<B> {
                 break;
             };
             let tag = match &completion {
-                Completion::Op { token, .. } | Completion::Rx { token, .. } => Tag::from(*token),
+                Completion::Op { token, .. }
+                | Completion::Sent { token, .. }
+                | Completion::Released { token, .. }
+                | Completion::Rx { token, .. } => Tag::from(*token),
             };
+            if let Completion::Released { op, copied, .. } = &completion {
+                // Here, because the connection may be gone already.
+                self.local.count_zero_copy(op, *copied);
+            }
             self.dispatch(now, tag, completion);
             self.mark(tag.lane);
         }
@@ -261,11 +269,15 @@ impl<B: Backend> Shard<B> {
             (Lane::Server(lane), Completion::Rx { outcome, .. }) => {
                 lane.handle_stream(&mut ctx, outcome);
             }
+            (Lane::Server(lane), completion) => lane.handle_zero_copy(&mut ctx, completion),
             (Lane::Mover(mover), Completion::Op { outcome, op, .. }) => {
                 mover.handle(&mut ctx, tag, outcome, op);
             }
             (Lane::Mover(mover), Completion::Rx { outcome, .. }) => {
                 mover.handle_stream(&mut ctx, tag.side, outcome);
+            }
+            (Lane::Mover(mover), completion) => {
+                mover.handle_zero_copy(&mut ctx, tag.side, completion);
             }
         }
         let copied = self.local.plaintext_copied_bytes - copied;

@@ -84,6 +84,10 @@ pub struct ShardStats {
     pub key_updates_received: u64,
     /// Times a lane found no lease and had to wait.
     pub stalls_for_memory: u64,
+    /// Bytes that left from our memory without a copy in the kernel (`send_zc`).
+    pub zero_copy_bytes: u64,
+    /// Bytes that should have, and that the kernel copied after all.
+    pub zero_copy_copied_bytes: u64,
     /// Operations in flight now.
     pub in_flight_ops: u64,
     /// Request latency in microseconds: p50, p99, p99.9, longest.
@@ -102,6 +106,8 @@ pub(crate) struct LocalStats {
     pub key_updates_sent: u64,
     pub key_updates_received: u64,
     pub stalls_for_memory: u64,
+    pub zero_copy_bytes: u64,
+    pub zero_copy_copied_bytes: u64,
     /// Operations of files and devices with the kernel now.
     pub device_ops: u64,
     /// Lanes that have such operations, or want some.
@@ -125,11 +131,25 @@ impl LocalStats {
             key_updates_sent: 0,
             key_updates_received: 0,
             stalls_for_memory: 0,
+            zero_copy_bytes: 0,
+            zero_copy_copied_bytes: 0,
             device_ops: 0,
             device_lanes: 0,
             // Fixed bounds: recording never allocates. Two digits are enough for percentiles.
             latency: Histogram::new_with_bounds(1, LATENCY_US_MAX, 2)
                 .expect("the bounds are constants that the histogram accepts"),
+        }
+    }
+
+    /// A zero-copy send is over.
+    pub(crate) fn count_zero_copy(&mut self, op: &sys::Op, copied: bool) {
+        if let sys::Op::Send { parts, .. } = op {
+            let counter = if copied {
+                &mut self.zero_copy_copied_bytes
+            } else {
+                &mut self.zero_copy_bytes
+            };
+            *counter += parts.len_bytes() as u64;
         }
     }
 
@@ -139,10 +159,13 @@ impl LocalStats {
     }
 }
 
+/// Where the percentiles begin among the published values.
+const LATENCY_AT: usize = 13;
+
 /// What a shard publishes; one writer, many readers.
 #[derive(Debug, Default)]
 pub(crate) struct SharedStats {
-    values: [AtomicU64; 15],
+    values: [AtomicU64; LATENCY_AT + 4],
 }
 
 impl SharedStats {
@@ -160,7 +183,14 @@ impl SharedStats {
             local.key_updates_received,
             local.stalls_for_memory,
             in_flight_ops,
+            local.zero_copy_bytes,
+            local.zero_copy_copied_bytes,
         ];
+        debug_assert_eq!(
+            values.len(),
+            LATENCY_AT,
+            "the percentiles stand behind them"
+        );
         for (slot, value) in self.values.iter().zip(values) {
             slot.store(value, Ordering::Relaxed);
         }
@@ -175,7 +205,7 @@ impl SharedStats {
             latency.value_at_quantile(0.999),
             latency.max(),
         ];
-        for (slot, value) in self.values[11..].iter().zip(values) {
+        for (slot, value) in self.values[LATENCY_AT..].iter().zip(values) {
             slot.store(value, Ordering::Relaxed);
         }
     }
@@ -200,7 +230,9 @@ impl SharedStats {
             key_updates_received: value(8),
             stalls_for_memory: value(9),
             in_flight_ops: value(10),
-            latency_us: [value(11), value(12), value(13), value(14)],
+            zero_copy_bytes: value(11),
+            zero_copy_copied_bytes: value(12),
+            latency_us: std::array::from_fn(|at| value(LATENCY_AT + at)),
         }
     }
 }

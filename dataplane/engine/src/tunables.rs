@@ -34,6 +34,17 @@ struct KnobCell {
     requested: AtomicU64,
 }
 
+/// Values of `send_zc`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendZc {
+    /// The kernel copies what it sends.
+    Off,
+    /// Large batches to other machines go without a copy, as long as the kernel does not copy them after all.
+    Auto,
+    /// Every send over TCP asks for it.
+    On,
+}
+
 /// One knob as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunableState {
@@ -153,6 +164,17 @@ impl Tunables {
     #[must_use]
     pub fn send_batch_bytes(&self) -> usize {
         self.load_usize(Knob::SendBatchBytes)
+    }
+
+    /// Which sends go without a copy in the kernel.
+    #[inline]
+    #[must_use]
+    pub fn send_zc(&self) -> SendZc {
+        match self.load(Knob::SendZc) {
+            1 => SendZc::Auto,
+            2 => SendZc::On,
+            _ => SendZc::Off,
+        }
     }
 
     /// Receive buffer of one connection, bytes; a power of two.

@@ -95,6 +95,76 @@ fn a_file_is_read_back_over_tls_and_over_a_unix_socket() {
 }
 
 #[test]
+fn zero_copy_sends_carry_the_same_bytes_on_every_tier() {
+    let site = Site::new();
+    for tier in TIERS {
+        let dir = tempfile::tempdir_in(".").expect("a folder");
+        let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+        let bytes = disk(13);
+        write(&source, &bytes);
+        write(&target, &vec![0xaa; bytes.len()]);
+        let engine = start_engine(tier, 2);
+        engine.tunables().set_text("send_zc", "on").expect("a word");
+        // Both ends send much: one leg writes to a server, the other reads from it.
+        let writable = file_export("disk", &target, false);
+        let door = tls_door(&engine, &site, vec![writable], SessionLimits::default());
+        let there = spec(
+            Endpoint::Path(source.clone()),
+            Endpoint::Nbd(door.endpoint.clone()),
+        );
+        transfer::run(&engine, &there, &Cancel::default(), &mut |_| {}).expect("copied");
+        assert!(fs::read(&target).expect("reads") == bytes, "{tier:?}");
+        let back = dir.path().join("back");
+        let again = spec(
+            Endpoint::Nbd(door.endpoint.clone()),
+            Endpoint::Path(back.clone()),
+        );
+        transfer::run(&engine, &again, &Cancel::default(), &mut |_| {}).expect("copied");
+        assert!(fs::read(&back).expect("reads") == bytes, "{tier:?}");
+        check_zero_copy_counts(&engine, tier, bytes.len() as u64);
+    }
+}
+
+/// Counters of a run in which every send asked for zero-copy.
+fn check_zero_copy_counts(engine: &engine::Engine, tier: RuntimeChoice, moved: u64) {
+    let stats = engine.stats();
+    let asked: u64 = stats
+        .iter()
+        .map(|shard| shard.zero_copy_bytes + shard.zero_copy_copied_bytes)
+        .sum();
+    let granted = engine
+        .runtime()
+        .features
+        .contains(&("zero_copy_send".to_owned(), true));
+    match tier {
+        RuntimeChoice::Epoll => assert_eq!(asked, 0, "epoll sends as usual"),
+        _ if granted => assert!(asked > moved, "{tier:?}: {asked} of {moved} bytes and more"),
+        _ => {}
+    }
+}
+
+#[test]
+fn auto_leaves_loopback_alone() {
+    let site = Site::new();
+    let engine = start_engine(RuntimeChoice::Auto, 1);
+    engine
+        .tunables()
+        .set_text("send_zc", "auto")
+        .expect("a word");
+    let dir = tempfile::tempdir_in(".").expect("a folder");
+    let source = dir.path().join("source");
+    write(&source, &noise(4, 4 << 20));
+    let null = vec![null_export("null", 1 << 30)];
+    let door = tls_door(&engine, &site, null, SessionLimits::default());
+    let spec = spec(Endpoint::Path(source), Endpoint::Nbd(door.endpoint.clone()));
+    transfer::run(&engine, &spec, &Cancel::default(), &mut |_| {}).expect("copied");
+    for shard in engine.stats() {
+        assert!(shard.bytes_sent > 4 << 20);
+        assert_eq!(shard.zero_copy_bytes + shard.zero_copy_copied_bytes, 0);
+    }
+}
+
+#[test]
 fn a_null_export_takes_everything_and_gives_zeroes() {
     let site = Site::new();
     let engine = start_engine(RuntimeChoice::Auto, 2);

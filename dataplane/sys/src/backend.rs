@@ -147,6 +147,10 @@ pub enum Op {
         socket: SocketId,
         /// What.
         parts: Parts,
+        /// A wish: without copying the bytes into the kernel. Who grants it answers with `Completion::Sent` and
+        /// `Completion::Released` instead of `Completion::Op`; who cannot (another backend, a Unix socket, an older
+        /// kernel) sends as usual.
+        zero_copy: bool,
     },
     /// Reads `len` bytes at `offset` into `lease[at..]`. Short at the end of the file, and rarely elsewhere.
     Read {
@@ -237,10 +241,6 @@ pub enum RefusedWhy {
 
 /// Something is over, or something arrived.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would be an allocation per operation"
-)]
 pub enum Completion {
     /// The op is over and its memory is the shard's again.
     Op {
@@ -252,6 +252,27 @@ pub enum Completion {
         outcome: Outcome,
         /// The operation with its memory.
         op: Op,
+    },
+    /// The socket took this much of a zero-copy send, or failed. The next send may be pushed, but the memory still
+    /// belongs to the kernel, which reads it as often as it has to transmit: until `Released`.
+    Sent {
+        /// As `push` returned it.
+        slot: SlotId,
+        /// As given to `push`.
+        token: Token,
+        /// Byte count (may be short) or fault.
+        outcome: Outcome,
+    },
+    /// The kernel let go of the memory of a zero-copy send; comes once after its `Sent`, in any order among sends.
+    Released {
+        /// As `push` returned it.
+        slot: SlotId,
+        /// As given to `push`.
+        token: Token,
+        /// The operation with its memory.
+        op: Op,
+        /// The kernel made a copy after all.
+        copied: bool,
     },
     /// New bytes stand in `rx_bytes` (Ok(n > 0)), the stream ended (Ok(0)) or broke (Err). After Ok(0)/Err
     /// no more come.

@@ -2,13 +2,16 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
-    sys::socket::{SetSockOpt, getsockopt, setsockopt, sockopt},
+    sys::socket::{
+        SetSockOpt, SockaddrStorage, getpeername, getsockname, getsockopt, setsockopt, sockopt,
+    },
 };
 
 use crate::{SetupError, SetupErrorKind};
@@ -155,6 +158,28 @@ pub fn peer_credentials(socket: &impl AsFd) -> Result<PeerCredentials, SetupErro
     })
 }
 
+/// True for a TCP peer on another machine, as far as addresses tell: neither a loopback address nor our own.
+pub fn is_remote(socket: &impl AsFd) -> bool {
+    let fd = socket.as_fd().as_raw_fd();
+    let (Ok(ours), Ok(theirs)) = (
+        getsockname::<SockaddrStorage>(fd),
+        getpeername::<SockaddrStorage>(fd),
+    ) else {
+        return false;
+    };
+    match (ip_of(&ours), ip_of(&theirs)) {
+        (Some(ours), Some(theirs)) => !theirs.is_loopback() && ours != theirs,
+        _ => false,
+    }
+}
+
+/// IPv4 also where it comes mapped into IPv6, as on a dual-stack listener.
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()));
+    v4.or(v6).map(|ip| ip.to_canonical())
+}
+
 /// Blocking mode of a descriptor.
 pub(crate) fn set_nonblocking(socket: &impl AsFd, nonblocking: bool) -> Result<(), SetupError> {
     let failed = |errno| SetupError::from_io(SOCKET, "blocking mode cannot be set", errno);
@@ -231,6 +256,31 @@ mod tests {
         assert!(require_stream(&datagram).is_err());
         assert!(require_stream(&UdpSocket::bind("127.0.0.1:0").unwrap()).is_err());
         assert!(require_stream(&std::fs::File::open("/dev/null").unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_peer_on_this_machine_is_not_remote() {
+        let (one, _two) = UnixStream::pair().unwrap();
+        assert!(!is_remote(&one));
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            // Machines without IPv6 prove the half that they can.
+            let Ok(listener) = TcpListener::bind(address) else {
+                continue;
+            };
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            assert!(!is_remote(&stream), "{address}");
+            assert!(!is_remote(&listener), "{address}: not connected");
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_read_as_what_it_maps() {
+        let ip = |text: &str| {
+            let address: std::net::SocketAddr = text.parse().unwrap();
+            ip_of(&SockaddrStorage::from(address)).unwrap()
+        };
+        assert!(ip("[::ffff:127.0.0.1]:1").is_loopback());
+        assert_eq!(ip("[::ffff:192.0.2.1]:1"), ip("192.0.2.1:2"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod setup;
 mod sockets;
 mod submit;
 mod tag;
+mod zero_copy;
 
 use std::{
     collections::VecDeque,
@@ -86,6 +87,8 @@ pub(crate) struct Inner {
     registered: RegisteredBuffers,
     /// The kernel has a table of descriptors of ours.
     fixed_files: bool,
+    /// The kernel sends without copying and tells whether it did.
+    zero_copy: bool,
     waker: Waker,
     /// Target of the standing read of the waker's eventfd.
     wake_count: Box<u64>,
@@ -129,6 +132,7 @@ impl Ring {
             buffer_rings,
             registered: RegisteredBuffers::none(Arc::clone(&config.arena)),
             fixed_files: false,
+            zero_copy: zero_copy::is_known(),
             waker,
             wake_count: Box::new(0),
             wake_armed: false,
@@ -203,6 +207,8 @@ impl Inner {
             .push(("registered_files".to_owned(), self.fixed_files));
         self.features
             .push(("registered_buffers".to_owned(), self.registered.is_active()));
+        self.features
+            .push(("zero_copy_send".to_owned(), self.zero_copy));
         self.features.push((
             "incremental_buffers".to_owned(),
             self.buffer_rings.is_some(),

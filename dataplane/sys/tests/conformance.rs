@@ -11,6 +11,8 @@ mod cases_files;
 mod cases_sockets;
 #[path = "conformance/cases_turns.rs"]
 mod cases_turns;
+#[path = "conformance/cases_zero_copy.rs"]
+mod cases_zero_copy;
 
 macro_rules! suite {
     ($($module:ident :: $case:ident,)*) => {
@@ -51,6 +53,8 @@ suite! {
     cases_sockets::only_streams_are_taken_and_only_so_many,
     cases_sockets::many_streams_at_once,
     cases_sockets::tcp_streams_work_like_unix_ones,
+    cases_zero_copy::what_a_zero_copy_send_carries_arrives_in_order,
+    cases_zero_copy::a_unix_socket_sends_as_usual,
     cases_files::data_written_directly_is_read_back_both_ways,
     cases_files::a_buffered_write_needs_no_alignment,
     cases_files::a_read_across_the_end_is_short,
@@ -70,4 +74,27 @@ suite! {
     cases_turns::dropping_gives_all_leases_back,
     cases_turns::dropping_releases_files_at_once,
     cases_turns::a_backend_may_move_to_the_thread_that_uses_it,
+}
+
+/// What only a ring can be asked.
+macro_rules! rings {
+    ($($case:ident,)*) => {
+        mod zero_copy { $(
+            mod $case {
+                #[test]
+                fn rich() { crate::cases_zero_copy::on_ring(sys::Tier::Rich, crate::cases_zero_copy::$case); }
+                #[test]
+                fn plain() { crate::cases_zero_copy::on_ring(sys::Tier::Plain, crate::cases_zero_copy::$case); }
+            }
+        )* }
+    };
+}
+
+rings! {
+    the_next_send_need_not_wait_for_the_memory,
+    memory_stays_with_the_kernel_until_its_notification,
+    a_closed_socket_keeps_the_memory_until_all_was_delivered,
+    a_reset_gives_the_memory_back,
+    dropping_the_ring_waits_for_the_memory,
+    memory_that_the_kernel_keeps_is_leaked_and_not_reused,
 }

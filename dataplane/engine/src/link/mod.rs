@@ -6,6 +6,7 @@
 
 mod rx;
 mod tx;
+mod zero_copy;
 
 pub(crate) use rx::{Receiver, Rx, RxState, RxWant};
 pub(crate) use tx::{Tx, TxItem};

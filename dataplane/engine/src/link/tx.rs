@@ -4,10 +4,13 @@ use crate::{
     ctx::{Ctx, Hold, Kind, Tag},
     error::LaneFault,
     limits::{SMALL_BYTES, TX_ITEMS_MAX},
+    link::zero_copy::ZeroCopy,
     payload::Payload,
 };
 use std::collections::VecDeque;
-use sys::{Backend, Lease, LeaseClass, Op, Outcome, PARTS_MAX, Part, Parts, SocketId};
+use sys::{
+    Backend, Completion, Lease, LeaseClass, Op, Outcome, PARTS_MAX, Part, Parts, SlotId, SocketId,
+};
 use tls::session::RECORD_PLAINTEXT_MAX;
 use wire::HeaderBuf;
 
@@ -52,6 +55,16 @@ struct Filling {
     filled: usize,
 }
 
+/// The send that is with the kernel.
+struct Sending {
+    slot: SlotId,
+    /// If it is short, they go in front of `ready`.
+    parts: usize,
+    bytes: usize,
+    /// A zero-copy send that took only this much: its rest can be sent when its memory is back.
+    taken: Option<u32>,
+}
+
 /// Queue, sealing and sending of one connection. One send is in flight at a time, since two on one
 /// stream socket may interleave.
 pub(crate) struct Tx {
@@ -65,16 +78,18 @@ pub(crate) struct Tx {
     front_payload_done: usize,
     filling: Option<Filling>,
     ready: Parts,
-    sending: bool,
-    /// Parts of the send that is with the kernel: if it is short, they go in front of `ready`.
-    sending_parts: usize,
+    sending: Option<Sending>,
+    zero_copy: ZeroCopy,
+    /// The connection is given up: nobody waits for memory that the kernel holds for its sake.
+    abandoned: bool,
     good_bye: bool,
     close_queued: bool,
     key_updates_counted: u64,
 }
 
 impl Tx {
-    pub(crate) fn new(socket: SocketId, session: Option<Box<tls::Session>>) -> Self {
+    /// `remote`: the peer is on another machine.
+    pub(crate) fn new(socket: SocketId, session: Option<Box<tls::Session>>, remote: bool) -> Self {
         Self {
             socket,
             session,
@@ -84,8 +99,9 @@ impl Tx {
             front_payload_done: 0,
             filling: None,
             ready: Parts::new(),
-            sending: false,
-            sending_parts: 0,
+            sending: None,
+            zero_copy: ZeroCopy::new(remote),
+            abandoned: false,
             good_bye: false,
             close_queued: false,
             key_updates_counted: 0,
@@ -114,17 +130,20 @@ impl Tx {
 
     /// Everything was handed to the socket and taken.
     pub(crate) fn is_drained(&self) -> bool {
-        self.queue.is_empty() && !self.sending && self.ready.is_empty() && self.filling.is_none()
+        self.queue.is_empty()
+            && self.sending.is_none()
+            && self.ready.is_empty()
+            && self.filling.is_none()
     }
 
     /// The queue was full when the batch was to go; no completion will come that leads to another try.
     pub(crate) fn is_refused(&self) -> bool {
-        !self.sending && !self.ready.is_empty()
+        self.sending.is_none() && !self.ready.is_empty()
     }
 
-    /// A send is with the kernel.
+    /// A send is with the kernel. What it only keeps for transmitting once more does not count.
     pub(crate) fn is_sending(&self) -> bool {
-        self.sending
+        self.sending.is_some()
     }
 
     /// Ends the stream politely once the queue is empty (TLS: close_notify).
@@ -136,6 +155,8 @@ impl Tx {
 
     /// Drops what waits (the connection is dead) and gives the leases back.
     pub(crate) fn abandon(&mut self, hold: &mut Hold) {
+        self.abandoned = true;
+        self.sending.take_if(|sending| sending.taken.is_some());
         for item in self.queue.drain(..) {
             if let TxItem::Data { mut payload, .. } = item {
                 payload.drain().for_each(|lease| hold.give(lease));
@@ -164,7 +185,7 @@ impl Tx {
             } else {
                 self.gather_batch(ctx, hold);
             }
-            if self.sending || !self.launch(ctx, tag) {
+            if self.sending.is_some() || !self.launch(ctx, tag) {
                 return Ok(());
             }
         }
@@ -177,15 +198,20 @@ impl Tx {
             return false;
         }
         let parts = std::mem::take(&mut self.ready);
-        let count = parts.count();
+        let (count, bytes) = (parts.count(), parts.len_bytes());
         let op = Op::Send {
             socket: self.socket,
             parts,
+            zero_copy: self.zero_copy.is_wanted(ctx.send_zc, bytes),
         };
         match ctx.backend.push(op, tag.with(Kind::Tx, 0, 0).token()) {
-            Ok(_) => {
-                self.sending = true;
-                self.sending_parts = count;
+            Ok(slot) => {
+                self.sending = Some(Sending {
+                    slot,
+                    parts: count,
+                    bytes,
+                    taken: None,
+                });
                 true
             }
             Err(refused) => {
@@ -197,6 +223,67 @@ impl Tx {
         }
     }
 
+    /// One of the two completions of a zero-copy send.
+    pub(crate) fn handle_zero_copy<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        hold: &mut Hold,
+        completion: Completion,
+    ) -> Result<(), LaneFault> {
+        match completion {
+            Completion::Sent { slot, outcome, .. } => self.handle_taken(ctx, slot, outcome),
+            Completion::Released {
+                slot,
+                op: Op::Send { parts, .. },
+                copied,
+                ..
+            } => self.handle_released(ctx, hold, slot, parts, copied),
+            _ => Ok(()),
+        }
+    }
+
+    /// The socket took a zero-copy send: the next may go. A short one must wait for its memory, and with it all others.
+    fn handle_taken<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        slot: SlotId,
+        outcome: Outcome,
+    ) -> Result<(), LaneFault> {
+        let Some(sending) = self.sending.as_mut().filter(|sending| sending.slot == slot) else {
+            return Ok(());
+        };
+        match outcome {
+            Ok(taken) if taken as usize != sending.bytes && !self.abandoned => {
+                sending.taken = Some(taken);
+                return Ok(());
+            }
+            Ok(taken) => ctx.stats.bytes_sent += u64::from(taken),
+            Err(_) => {}
+        }
+        self.sending = None;
+        outcome.map(|_| ()).map_err(LaneFault::Socket)
+    }
+
+    /// The memory of a zero-copy send is back.
+    fn handle_released<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        hold: &mut Hold,
+        slot: SlotId,
+        mut parts: Parts,
+        copied: bool,
+    ) -> Result<(), LaneFault> {
+        self.zero_copy.note(copied);
+        let here = self.sending.as_ref().filter(|sending| sending.slot == slot);
+        if let Some(taken) = here.and_then(|sending| sending.taken) {
+            return self.handle_sent(ctx, hold, Ok(taken), parts);
+        }
+        while let Some(part) = parts.pop_front() {
+            hold.give(part.lease);
+        }
+        Ok(())
+    }
+
     /// Takes the result of a send; a short one goes on with its rest.
     pub(crate) fn handle_sent<B: Backend>(
         &mut self,
@@ -205,8 +292,7 @@ impl Tx {
         outcome: Outcome,
         mut parts: Parts,
     ) -> Result<(), LaneFault> {
-        self.sending = false;
-        self.sending_parts = 0;
+        self.sending = None;
         let sent = match outcome {
             Ok(sent) => sent as usize,
             Err(fault) => {
@@ -257,7 +343,8 @@ impl Tx {
     /// Parts a batch may have: half of what a send can carry, and never more than fit behind the send that is with the
     /// kernel. A send that is short again and again keeps its parts, and the batch made meanwhile joins them each time.
     fn parts_max(&self) -> usize {
-        (PARTS_MAX / 2).min(PARTS_MAX.saturating_sub(self.sending_parts))
+        let sending = self.sending.as_ref().map_or(0, |sending| sending.parts);
+        (PARTS_MAX / 2).min(PARTS_MAX.saturating_sub(sending))
     }
 
     /// A batch ends at its byte limit or at its number of parts.

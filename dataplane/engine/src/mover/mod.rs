@@ -23,7 +23,7 @@ use crate::{
     transfer::shared::{TransferShared, Work, WorkKind},
 };
 use std::{collections::VecDeque, sync::Arc, time::Instant};
-use sys::{Backend, DeviceFile, FileId, Op, Outcome};
+use sys::{Backend, Completion, DeviceFile, FileId, Op, Outcome};
 
 /// One end before it has a place on a shard.
 pub(crate) enum SeedEnd {
@@ -190,6 +190,22 @@ impl Mover {
             op if tag.side == Side::Source => self.handle_source(ctx, tag, outcome, op),
             op => self.handle_target(ctx, tag, outcome, op),
         }
+    }
+
+    /// One of the two completions of a zero-copy send.
+    pub(crate) fn handle_zero_copy<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        side: Side,
+        completion: Completion,
+    ) {
+        let end = match side {
+            Side::Source => &mut self.source,
+            Side::Target => &mut self.target,
+        };
+        let End::Nbd(lane) = end else { return };
+        let result = lane.handle_zero_copy(ctx, &mut self.hold, completion);
+        self.check(ctx, side, result.map(|()| false));
     }
 
     /// The stream of one of its TLS sockets moved.

@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use sys::{Backend, FileId, Lease, LeaseClass, Op, Outcome, SocketId};
+use sys::{Backend, Completion, FileId, Lease, LeaseClass, Op, Outcome, SocketId};
 use wire::{Extent, NbdError, ServerConn};
 
 /// Where a connection stands in its life.
@@ -66,6 +66,8 @@ pub(crate) struct ServerParts {
     pub file: Option<FileId>,
     pub socket: SocketId,
     pub session: Option<Box<tls::Session>>,
+    /// The client is on another machine.
+    pub remote: bool,
     pub peer: String,
 }
 
@@ -77,7 +79,7 @@ impl ServerLane {
         parts: ServerParts,
     ) -> Option<Self> {
         let tls = parts.session.is_some();
-        let tx = Tx::new(parts.socket, parts.session);
+        let tx = Tx::new(parts.socket, parts.session, parts.remote);
         let mut core = ServerCore::new(tag, parts.conn, parts.export, parts.file, tx);
         let scratch: Lease = core.hold.take(ctx, LeaseClass::Small)?;
         Some(Self {
@@ -148,6 +150,17 @@ impl ServerLane {
             }
             (_, op) => self.core.handle_device(ctx, tag, outcome, op),
         };
+        self.check(ctx, result);
+    }
+
+    /// One of the two completions of a zero-copy send.
+    pub(crate) fn handle_zero_copy<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        completion: Completion,
+    ) {
+        let hold = &mut self.core.hold;
+        let result = self.core.tx.handle_zero_copy(ctx, hold, completion);
         self.check(ctx, result);
     }
 

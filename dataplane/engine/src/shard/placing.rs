@@ -9,6 +9,7 @@ use crate::{
     client::ClientLane,
     dial::Dialled,
     error::{Blame, EngineError, ErrorKind},
+    link::Tx,
 };
 use sys::{Backend, SetupError};
 
@@ -89,6 +90,7 @@ impl<B: Backend> Shard<B> {
         let tag = self.next_tag(index);
         let mode = self.rx_mode(seed.session.is_some());
         let token = tag.with(Kind::Rx, 0, 0).token();
+        let remote = sys::net::is_remote(&seed.socket);
         let socket = self
             .backend
             .add_socket(seed.socket, mode, token, &seed.leftover)
@@ -99,6 +101,7 @@ impl<B: Backend> Shard<B> {
             file,
             socket,
             session: seed.session.map(Box::new),
+            remote,
             peer: seed.peer,
         };
         let (_, mut ctx) = self.split(now);
@@ -225,13 +228,14 @@ impl<B: Backend> Shard<B> {
         };
         let mode = self.rx_mode(dialled.session.is_some());
         let token = tag.with(Kind::Rx, 0, 0).token();
+        let remote = sys::net::is_remote(&dialled.socket);
         let added = self
             .backend
             .add_socket(dialled.socket, mode, token, &dialled.leftover);
         match added {
             Ok(socket) => {
-                let session = dialled.session.map(Box::new);
-                let lane = ClientLane::new(tag, &dialled.params, socket, session, scratch, now);
+                let tx = Tx::new(socket, dialled.session.map(Box::new), remote);
+                let lane = ClientLane::new(tag, &dialled.params, tx, scratch, now);
                 Ok(End::Nbd(Box::new(lane)))
             }
             Err(cause) => {

@@ -16,8 +16,8 @@ use std::{
     time::Instant,
 };
 use sys::{
-    Backend, Completion, DeviceFile, FileId, Op, OpKind, Refused, RefusedWhy, RingError, RxMode,
-    SetupError, SetupErrorKind, SlotId, SocketId, Token, Via, Waker,
+    Backend, Completion, DeviceFile, FileId, Op, OpKind, Outcome, Refused, RefusedWhy, RingError,
+    RxMode, SetupError, SetupErrorKind, SlotId, SocketId, Token, Via, Waker,
 };
 
 /// A queue that is never full by itself.
@@ -51,6 +51,8 @@ struct Flight {
     due_ns: u64,
     /// Flush: what it covers.
     mark: u64,
+    /// A zero-copy send whose result was told: the peer has yet to acknowledge it.
+    taken: bool,
 }
 
 /// One shard's kernel.
@@ -107,6 +109,7 @@ impl SimBackend {
         if let Op::Recv { socket, .. } | Op::Send { socket, .. } = op
             && self.flights.iter().any(|flight| {
                 flight.op.kind() == kind
+                    && !flight.taken
                     && matches!(&flight.op, Op::Recv { socket: other, .. } | Op::Send { socket: other, .. } if other == socket)
             })
         {
@@ -127,7 +130,12 @@ impl SimBackend {
                 continue;
             }
             let mut flight = self.flights.swap_remove(at);
+            if flight.taken {
+                self.release(flight);
+                continue;
+            }
             match self.perform(&mut flight) {
+                Some(outcome) if self.grants_zero_copy(&flight.op) => self.take(flight, outcome),
                 Some(outcome) => {
                     self.ready.push_back(Completion::Op {
                         slot: flight.slot,
@@ -146,6 +154,41 @@ impl SimBackend {
         }
     }
 
+    /// A kernel may copy what was to go without a copy, and tell by answering as to any send.
+    fn grants_zero_copy(&self, op: &Op) -> bool {
+        let wish = matches!(
+            op,
+            Op::Send {
+                zero_copy: true,
+                ..
+            }
+        );
+        wish && !self.sim.borrow_mut().dice.once_in(4)
+    }
+
+    /// The socket took a zero-copy send; its memory stays here for a round trip.
+    fn take(&mut self, mut flight: Flight, outcome: Outcome) {
+        self.ready.push_back(Completion::Sent {
+            slot: flight.slot,
+            token: flight.token,
+            outcome,
+        });
+        flight.taken = true;
+        let sim = &mut *self.sim.borrow_mut();
+        flight.due_ns = sim.now_ns + sim.dice.between(1, 20_000_000);
+        self.flights.push(flight);
+    }
+
+    fn release(&mut self, flight: Flight) {
+        let copied = self.sim.borrow_mut().dice.once_in(4);
+        self.ready.push_back(Completion::Released {
+            slot: flight.slot,
+            token: flight.token,
+            op: flight.op,
+            copied,
+        });
+    }
+
     /// Tells the world what could end this shard's sleep.
     fn look_ahead(&self, until: Option<Instant>) {
         let sim = self.sim.borrow();
@@ -158,6 +201,7 @@ impl SimBackend {
         interests.clear();
         for flight in &self.flights {
             interests.push(match &flight.op {
+                _ if flight.taken => Interest::Due(flight.due_ns),
                 Op::Recv { socket, .. } => {
                     let pipe = self.sockets[socket.index as usize].incoming;
                     Interest::Arrival(pipe, flight.due_ns)
@@ -297,6 +341,7 @@ impl Backend for SimBackend {
             op,
             due_ns: sim.now_ns + delay,
             mark,
+            taken: false,
         });
         Ok(slot)
     }

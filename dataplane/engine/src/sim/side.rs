@@ -26,7 +26,7 @@ pub(crate) struct Seat<B: Backend> {
 }
 
 impl<B: Backend> Seat<B> {
-    pub(crate) fn new(backend: B, arena: Arc<Arena>) -> Self {
+    pub(crate) fn new(backend: B, arena: Arc<Arena>, tunables: Arc<Tunables>) -> Self {
         let (commands, inbox) = bounded(64);
         let (jobs, outside) = bounded(64);
         let shard = Shard::new(ShardParts {
@@ -35,7 +35,7 @@ impl<B: Backend> Seat<B> {
             commands: inbox,
             outside: Outside { shard: 0, jobs },
             stats: Arc::new(SharedStats::default()),
-            tunables: Tunables::new(),
+            tunables,
         });
         Self {
             shard,
@@ -68,8 +68,13 @@ impl Side {
         .expect("an arena");
         let outlook = Rc::new(Outlook::default());
         let backend = SimBackend::new(Rc::clone(sim), who, Rc::clone(&outlook));
+        let tunables = Tunables::new();
+        if sim.borrow().case.zero_copy() {
+            let word = tunables.set_text("send_zc", "on");
+            assert!(matches!(word, Ok(None)), "the table has it");
+        }
         Self {
-            seat: Seat::new(Quiet(backend), arena),
+            seat: Seat::new(Quiet(backend), arena, tunables),
             outlook,
             allocations: 0,
         }

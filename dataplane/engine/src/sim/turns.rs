@@ -12,7 +12,7 @@ use super::{
     wiring::{Agreed, add_disk, connect, export_of},
     world::World,
 };
-use crate::command::Command;
+use crate::{Tunables, command::Command};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::{
     sync::{
@@ -140,7 +140,7 @@ fn real<B: Backend>(tls: bool, backend: impl Fn(&Arc<Arena>) -> B + Sync) -> [u6
             let (tell_loads, loads) = bounded(1);
             let thread = scope.spawn(move || {
                 let arena = Arena::new(&config).expect("an arena");
-                let seat = Seat::new(backend(&arena), arena);
+                let seat = Seat::new(backend(&arena), arena, Tunables::new());
                 run_seat(seat, &tell_commands, &loads, enough)
             });
             let commands: Sender<Command> = commands.recv().expect("the thread runs");

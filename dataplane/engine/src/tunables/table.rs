@@ -106,6 +106,7 @@ pub enum Knob {
     RequestBytes,
     WindowBytesMax,
     SendBatchBytes,
+    SendZc,
     RecvBufferBytes,
     DeviceDepth,
     RateBytesPerS,
@@ -210,6 +211,14 @@ pub static TABLE: [Tunable; TABLE_LEN] = [
         max_reason: "one connection must not keep the shard for long",
         ..ROW
     },
+    choice(
+        "send_zc",
+        &["off", "auto", "on"],
+        Applies::Live,
+        "Send from our memory instead of a copy in the kernel. Auto does so for large batches to \
+         other machines, until the kernel says that it copied after all; on is for measuring. Memory \
+         that was sent is in use until the peer acknowledged it.",
+    ),
     Tunable {
         name: "recv_buffer_bytes",
         unit: Unit::Bytes,
@@ -370,4 +379,4 @@ impl Tunable {
 
 // A knob reads the row with its own name: the last one keeps the count, the tests keep the order.
 const _: () = assert!(Knob::Runtime as usize + 1 == TABLE_LEN);
-const TABLE_LEN: usize = 13;
+const TABLE_LEN: usize = 14;

@@ -36,6 +36,7 @@ fn names_are_unique_and_stand_in_the_order_of_the_knobs() {
         (Knob::RequestBytes, "request_bytes"),
         (Knob::WindowBytesMax, "window_bytes_max"),
         (Knob::SendBatchBytes, "send_batch_bytes"),
+        (Knob::SendZc, "send_zc"),
         (Knob::RecvBufferBytes, "recv_buffer_bytes"),
         (Knob::DeviceDepth, "device_depth"),
         (Knob::RateBytesPerS, "rate_bytes_per_s"),
@@ -60,6 +61,7 @@ fn a_new_set_has_the_defaults() {
     assert_eq!(tunables.request_bytes(), 262_144);
     assert_eq!(tunables.window_bytes_max(), 2 << 20);
     assert_eq!(tunables.send_batch_bytes(), 1 << 20);
+    assert_eq!(tunables.send_zc(), SendZc::Off);
     assert_eq!(tunables.recv_buffer_bytes(), 512 << 10);
     assert_eq!(tunables.device_depth(), 64);
     assert_eq!(tunables.rate_bytes_per_s(), None);
@@ -120,9 +122,13 @@ fn choices_are_set_by_their_words() {
         ("aead", "chacha20-poly1305"),
         ("runtime", "epoll"),
         ("pin", "on"),
+        ("send_zc", "auto"),
     ] {
         assert_eq!(tunables.set_text(name, word).unwrap(), None);
     }
+    assert_eq!(tunables.send_zc(), SendZc::Auto);
+    tunables.set_text("send_zc", "on").unwrap();
+    assert_eq!(tunables.send_zc(), SendZc::On);
     assert_eq!(tunables.aead(), Some("TLS_CHACHA20_POLY1305_SHA256"));
     assert_eq!(tunables.runtime(), sys::RuntimeChoice::Epoll);
     assert!(tunables.pin());

@@ -2,7 +2,11 @@
 
 use io_uring::cqueue;
 
-use super::{Inner, tag::Tag};
+use super::{
+    Inner,
+    tag::Tag,
+    zero_copy::{self, Notice},
+};
 use crate::{Completion, IoFault, Op, Outcome, slab::Key};
 
 /// "Not now" is answered by trying again; this often, then it is a fault like any other.
@@ -16,6 +20,8 @@ impl Inner {
         loop {
             let entry = self.uring.completion().next()?;
             let completion = match Tag::unpack(entry.user_data()) {
+                Tag::Op(key) if cqueue::notif(entry.flags()) => self.notified(key, entry.result()),
+                Tag::Op(key) if goes_on(&entry) => self.sent(key, entry.result()),
                 Tag::Op(key) => self.complete(key, entry.result()),
                 Tag::Rx(key) => self.received(key, &entry),
                 Tag::Wake => {
@@ -32,9 +38,7 @@ impl Inner {
 
     /// The operation is over, unless it goes on.
     fn complete(&mut self, key: Key, result: i32) -> Option<Completion> {
-        let held = self.in_flight.get_mut(key)?;
-        if wants_retry(&held.op, result) && held.retries < RETRIES_MAX {
-            held.retries += 1;
+        if self.wants_another_try(key, result) {
             self.to_retry.push_back(key);
             return None;
         }
@@ -48,8 +52,24 @@ impl Inner {
         })
     }
 
+    /// Decides whether the operation is to be submitted once more, and counts it.
+    pub(super) fn wants_another_try(&mut self, key: Key, result: i32) -> bool {
+        let Some(held) = self.in_flight.get_mut(key) else {
+            return false;
+        };
+        if held.notice != Notice::None && zero_copy::is_refusal(result) {
+            held.notice = Notice::None;
+            let socket = zero_copy::socket_of(&held.op);
+            self.with_socket(socket, |entry| entry.zero_copy = false);
+            return true;
+        }
+        let again = wants_retry(&held.op, result) && held.retries < RETRIES_MAX;
+        held.retries += u8::from(again);
+        again
+    }
+
     /// Socket or file is free for the next; the last one out closes.
-    fn let_go(&mut self, op: &Op) {
+    pub(super) fn let_go(&mut self, op: &Op) {
         match op {
             Op::Recv { socket, .. } => {
                 let key = (*socket).into();
@@ -115,7 +135,7 @@ fn wants_retry(op: &Op, result: i32) -> bool {
     matches!(-result, libc::EAGAIN | libc::EINTR) && !matches!(op, Op::Flush { .. })
 }
 
-fn outcome_of(op: &Op, result: i32) -> Outcome {
+pub(super) fn outcome_of(op: &Op, result: i32) -> Outcome {
     u32::try_from(result).map_err(|_| IoFault {
         op: op.kind(),
         errno: -result,

@@ -8,7 +8,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use super::{Inner, rx::Rx, tag::Tag};
 use crate::{
     RxMode, SetupError, SetupErrorKind, SocketId, Token,
-    net::{self, set_nonblocking},
+    net::{self, StreamKind, set_nonblocking},
     slab::Key,
     tables,
 };
@@ -18,7 +18,11 @@ pub(super) struct SocketEntry {
     pub(super) token: Token,
     /// Present in `RxMode::Stream`.
     pub(super) rx: Option<Rx>,
+    /// The socket has not taken all of a send yet. A zero-copy send whose bytes the kernel still holds does not
+    /// count: they outlive the descriptor.
     pub(super) sending: bool,
+    /// Sends may be zero-copy here (TCP, and the kernel did not refuse it).
+    pub(super) zero_copy: bool,
     pub(super) receiving: bool,
     /// Ids are stale from here on; the entry waits for the kernel.
     pub(super) removed: bool,
@@ -32,7 +36,7 @@ impl Inner {
         token: Token,
         initial: &[u8],
     ) -> Result<SocketId, SetupError> {
-        net::require_stream(&fd)?;
+        let kind = net::require_stream(&fd)?;
         // On a non-blocking descriptor some operations answer EAGAIN instead of waiting for data.
         set_nonblocking(&fd, false)?;
         let Some(key) = self.sockets.next_key() else {
@@ -50,6 +54,7 @@ impl Inner {
             token,
             rx,
             sending: false,
+            zero_copy: self.zero_copy && kind == StreamKind::Tcp,
             receiving: false,
             removed: false,
         };

@@ -4,7 +4,7 @@ use std::cell::UnsafeCell;
 
 use io_uring::{opcode, squeue, types};
 
-use super::{Inner, tag::Tag};
+use super::{Inner, tag::Tag, zero_copy::Notice};
 use crate::{Lease, Op, PARTS_MAX, Parts, Refused, RefusedWhy, SlotId, Token, Via, net, slab::Key};
 
 /// An operation the kernel has.
@@ -13,6 +13,7 @@ pub(super) struct InFlight {
     pub(super) token: Token,
     /// How often it was submitted again.
     pub(super) retries: u8,
+    pub(super) notice: Notice,
 }
 
 /// The kernel reads message headers at addresses that must not move: one per place in the in-flight table.
@@ -46,7 +47,7 @@ impl MessageTable {
     }
 
     /// Describes `parts` in place `index`, whose previous operation is over.
-    fn write(&mut self, index: u32, parts: &Parts) -> *const libc::msghdr {
+    pub(super) fn write(&mut self, index: u32, parts: &Parts) -> *const libc::msghdr {
         let place = &mut self.messages[index as usize];
         let message = place.get_mut();
         for (piece, part) in message.pieces.iter_mut().zip(parts.iter()) {
@@ -63,7 +64,7 @@ impl MessageTable {
 
 /// fdatasync: for a block device the same as fsync.
 const DATA_ONLY: types::FsyncFlags = types::FsyncFlags::DATASYNC;
-const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+pub(super) const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
 /// Part of a lease, and its place in the file (0 for sockets).
 struct Span<'a> {
@@ -112,11 +113,13 @@ impl Inner {
             });
         };
         self.hold(&op);
-        let entry = self.entry_of(key, &op);
+        let notice = self.notice_for(&op);
+        let entry = self.entry_of(key, &op, notice);
         let Ok(inserted) = self.in_flight.insert(InFlight {
             op,
             token,
             retries: 0,
+            notice,
         }) else {
             unreachable!("`next_key` found a free place");
         };
@@ -135,14 +138,14 @@ impl Inner {
     /// Submits once more what the kernel answered with "not now". False: no room, try later.
     pub(super) fn push_again(&mut self, key: Key) -> bool {
         // Taken out and put back so that the entry can be built: the place and its generation stay.
-        let Some(op) = self
+        let Some((op, notice)) = self
             .in_flight
             .get_mut(key)
-            .map(|held| take_op(&mut held.op))
+            .map(|held| (take_op(&mut held.op), held.notice))
         else {
             return true;
         };
-        let entry = self.entry_of(key, &op);
+        let entry = self.entry_of(key, &op, notice);
         if let Some(held) = self.in_flight.get_mut(key) {
             held.op = op;
         }
@@ -153,7 +156,8 @@ impl Inner {
     pub(super) fn push_entry(&mut self, entry: &squeue::Entry) -> bool {
         let mut queue = self.uring.submission();
         // SAFETY: everything the entry points to stays where it is until its completion: leases are held by
-        // the operation in `in_flight` (removed in `Inner::complete` only), message headers by
+        // the operation in `in_flight` (removed in `Inner::complete` only, zero-copy sends in `Inner::notified`, when
+        // their last completion is here), message headers by
         // `messages`, receive rings by `sockets` (released in `Inner::release_socket`, after the
         // receive's last completion), the wake counter by its box. `Ring::drop` leaks them otherwise.
         unsafe { queue.push(entry) }.is_ok()
@@ -216,7 +220,7 @@ impl Inner {
         }
     }
 
-    fn entry_of(&mut self, key: Key, op: &Op) -> squeue::Entry {
+    fn entry_of(&mut self, key: Key, op: &Op, notice: Notice) -> squeue::Entry {
         let entry = match op {
             Op::Recv {
                 socket,
@@ -228,9 +232,13 @@ impl Inner {
                 let (fd, flags) = self.socket_target((*socket).into());
                 opcode::Recv::new(fd, buf, *len).build().flags(flags)
             }
-            Op::Send { socket, parts } => {
+            Op::Send { socket, parts, .. } => {
                 let (fd, flags) = self.socket_target((*socket).into());
-                self.send_entry(key, fd, parts).flags(flags)
+                let entry = match notice {
+                    Notice::None => self.send_entry(key, fd, parts),
+                    _ => self.zero_copy_entry(key, fd, parts),
+                };
+                entry.flags(flags)
             }
             Op::Read {
                 file,
@@ -317,7 +325,7 @@ impl Inner {
 }
 
 /// Leaves something harmless behind.
-fn take_op(op: &mut Op) -> Op {
+pub(super) fn take_op(op: &mut Op) -> Op {
     let placeholder = Op::Flush {
         file: crate::FileId {
             index: u32::MAX,

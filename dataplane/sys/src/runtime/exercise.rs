@@ -105,7 +105,15 @@ impl Trial<'_> {
                 len: 1000,
             });
         }
-        if self.perform(Op::Send { socket, parts })?.0 != 2000 {
+        if self
+            .perform(Op::Send {
+                socket,
+                parts,
+                zero_copy: false,
+            })?
+            .0
+            != 2000
+        {
             return Err(self.failed("a send was cut short"));
         }
         let mut received = [0; 2000];

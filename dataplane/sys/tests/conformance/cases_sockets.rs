@@ -305,7 +305,14 @@ pub(crate) fn a_gathering_send_arrives_in_order(bed: &mut Bed) {
             all
         });
         while !parts.is_empty() {
-            bed.push(Op::Send { socket, parts }, 1);
+            bed.push(
+                Op::Send {
+                    socket,
+                    parts,
+                    zero_copy: false,
+                },
+                1,
+            );
             let (outcome, op) = bed.wait_op(1);
             let Op::Send {
                 parts: mut rest, ..
@@ -357,7 +364,14 @@ pub(crate) fn a_second_send_or_receive_is_refused_while_one_is_in_flight(bed: &m
     let mut sent = 0;
     let parts = loop {
         let parts = parts_of(bed, &huge);
-        match bed.backend.push(Op::Send { socket, parts }, Token(3)) {
+        match bed.backend.push(
+            Op::Send {
+                socket,
+                parts,
+                zero_copy: false,
+            },
+            Token(3),
+        ) {
             Ok(_) => {
                 sent += 1;
                 bed.turn(Duration::from_millis(20));
@@ -393,7 +407,14 @@ pub(crate) fn sending_and_receiving_at_once(bed: &mut Bed) {
                 .take()
                 .or_else(|| chunks.next().map(|chunk| parts_of(bed, &[chunk])));
             if let Some(parts) = parts {
-                bed.push(Op::Send { socket, parts }, 1);
+                bed.push(
+                    Op::Send {
+                        socket,
+                        parts,
+                        zero_copy: false,
+                    },
+                    1,
+                );
                 sending = true;
             }
         }
@@ -466,7 +487,14 @@ pub(crate) fn sending_to_a_closed_peer_is_a_fault_not_a_signal(bed: &mut Bed) {
     drop(theirs);
     for pieces in [&[&b"x"[..]][..], &[b"x", b"y"]] {
         let parts = parts_of(bed, pieces);
-        bed.push(Op::Send { socket, parts }, 1);
+        bed.push(
+            Op::Send {
+                socket,
+                parts,
+                zero_copy: false,
+            },
+            1,
+        );
         assert_eq!(bed.wait_op(1).0.unwrap_err().kind(), FaultKind::PeerReset);
     }
 }
@@ -490,7 +518,14 @@ pub(crate) fn removing_a_socket_ends_its_operations_and_closes_it(bed: &mut Bed)
         let parts = parts_of(bed, &huge);
         if bed
             .backend
-            .push(Op::Send { socket, parts }, Token(2))
+            .push(
+                Op::Send {
+                    socket,
+                    parts,
+                    zero_copy: false,
+                },
+                Token(2),
+            )
             .is_err()
         {
             break;
@@ -538,7 +573,14 @@ pub(crate) fn stale_ids_are_refused(bed: &mut Bed) {
     let parts = parts_of(bed, &[b"x"]);
     let refused = bed
         .backend
-        .push(Op::Send { socket: old, parts }, Token(1))
+        .push(
+            Op::Send {
+                socket: old,
+                parts,
+                zero_copy: false,
+            },
+            Token(1),
+        )
         .unwrap_err();
     assert_eq!(refused.why, RefusedWhy::StaleId);
     let never = SocketId {

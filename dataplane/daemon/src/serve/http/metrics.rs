@@ -163,7 +163,7 @@ fn door(page: &mut Page, context: &Context) {
 /// A counter of a shard: name, how it moves, value.
 type ShardMetric = (&'static str, Kind, fn(&ShardStats) -> u64);
 
-const SHARD_METRICS: [ShardMetric; 11] = [
+const SHARD_METRICS: [ShardMetric; 13] = [
     (
         "migratekit_dataplane_shard_turns_total",
         Kind::Counter,
@@ -213,6 +213,16 @@ const SHARD_METRICS: [ShardMetric; 11] = [
         "migratekit_dataplane_memory_stalls_total",
         Kind::Counter,
         |one| one.stalls_for_memory,
+    ),
+    (
+        "migratekit_dataplane_zero_copy_bytes_total",
+        Kind::Counter,
+        |one| one.zero_copy_bytes,
+    ),
+    (
+        "migratekit_dataplane_zero_copy_copied_bytes_total",
+        Kind::Counter,
+        |one| one.zero_copy_copied_bytes,
     ),
     ("migratekit_dataplane_in_flight_ops", Kind::Gauge, |one| {
         one.in_flight_ops

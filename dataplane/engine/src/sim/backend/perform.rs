@@ -53,7 +53,7 @@ impl SimBackend {
                     Err(broken) => Some(Err(errno_of(broken))),
                 }
             }
-            Op::Send { socket, parts } => {
+            Op::Send { socket, parts, .. } => {
                 let pipe = self.sockets[socket.index as usize].outgoing;
                 let mut bytes: Vec<u8> = parts
                     .iter()
