@@ -11,6 +11,7 @@ mod client;
 mod command;
 mod ctx;
 pub mod dial;
+pub mod digest;
 pub mod engine;
 pub mod error;
 pub mod export;
