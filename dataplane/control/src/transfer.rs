@@ -171,6 +171,9 @@ pub struct TransferProgress {
     pub skipped_bytes: u64,
     /// Bytes covered by an answered flush.
     pub durable_bytes: u64,
+    /// Data on its way now, on all connections together.
+    #[serde(default)]
+    pub in_flight_bytes: u64,
     /// Time since the start.
     pub elapsed_ms: u64,
     /// Time since the last acknowledged byte.

@@ -9,6 +9,7 @@ use crate::{
     mover::MoverSeed,
     shard::{Shard, ShardParts},
     stats::{ShardStats, SharedStats},
+    transfer::shared::Pacer,
 };
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use std::{
@@ -93,6 +94,8 @@ pub struct Engine {
     outside: Mutex<Option<JoinHandle<()>>>,
     runtime: RuntimeReport,
     tunables: Arc<Tunables>,
+    /// Of all transfers together.
+    pacer: Arc<Pacer>,
     arena_bytes: usize,
     next: AtomicUsize,
 }
@@ -136,6 +139,7 @@ impl Engine {
             outside: Mutex::new(Some(outside)),
             runtime: config.runtime,
             tunables: config.tunables,
+            pacer: Arc::new(Pacer::new(None)),
             arena_bytes: config.arena_bytes,
             next: AtomicUsize::new(0),
         })
@@ -157,6 +161,13 @@ impl Engine {
     #[must_use]
     pub fn tunables(&self) -> &Tunables {
         &self.tunables
+    }
+
+    /// What paces all transfers, at the rate that is in force now. Running transfers call it again and again.
+    pub(crate) fn follow_rate(&self) -> Arc<Pacer> {
+        let rate = self.tunables.rate_bytes_per_s();
+        self.pacer.set_rate(rate.unwrap_or(0));
+        Arc::clone(&self.pacer)
     }
 
     /// Payload memory one of `movers` streams may count on, bytes.

@@ -90,6 +90,10 @@ pub struct ShardStats {
     pub zero_copy_copied_bytes: u64,
     /// Operations in flight now.
     pub in_flight_ops: u64,
+    /// Those of them that are with files and devices.
+    pub device_ops: u64,
+    /// Batches handed to sockets.
+    pub sends: u64,
     /// Request latency in microseconds: p50, p99, p99.9, longest.
     pub latency_us: [u64; 4],
 }
@@ -100,6 +104,7 @@ pub(crate) struct LocalStats {
     pub connections: u64,
     pub bytes_received: u64,
     pub bytes_sent: u64,
+    pub sends: u64,
     pub plaintext_copied_bytes: u64,
     pub ciphertext_joined_bytes: u64,
     pub payload_bytes: u64,
@@ -125,6 +130,7 @@ impl LocalStats {
             connections: 0,
             bytes_received: 0,
             bytes_sent: 0,
+            sends: 0,
             plaintext_copied_bytes: 0,
             ciphertext_joined_bytes: 0,
             payload_bytes: 0,
@@ -160,7 +166,7 @@ impl LocalStats {
 }
 
 /// Where the percentiles begin among the published values.
-const LATENCY_AT: usize = 13;
+const LATENCY_AT: usize = 15;
 
 /// What a shard publishes; one writer, many readers.
 #[derive(Debug, Default)]
@@ -185,6 +191,8 @@ impl SharedStats {
             in_flight_ops,
             local.zero_copy_bytes,
             local.zero_copy_copied_bytes,
+            local.device_ops,
+            local.sends,
         ];
         debug_assert_eq!(
             values.len(),
@@ -232,6 +240,8 @@ impl SharedStats {
             in_flight_ops: value(10),
             zero_copy_bytes: value(11),
             zero_copy_copied_bytes: value(12),
+            device_ops: value(13),
+            sends: value(14),
             latency_us: std::array::from_fn(|at| value(LATENCY_AT + at)),
         }
     }

@@ -275,6 +275,7 @@ mod tests {
                 zero_bytes: 1 << 30,
                 skipped_bytes: 1 << 30,
                 durable_bytes: 4 << 30,
+                in_flight_bytes: 0,
                 elapsed: Duration::from_millis(1250),
                 stalled_for: Duration::ZERO,
             },

@@ -246,6 +246,7 @@ mod tests {
                 zero_bytes: 0,
                 skipped_bytes: 0,
                 durable_bytes: 0,
+                in_flight_bytes: 0,
                 elapsed: Duration::from_secs(3),
                 stalled_for: Duration::ZERO,
             },

@@ -257,7 +257,10 @@ impl Tx {
                 sending.taken = Some(taken);
                 return Ok(());
             }
-            Ok(taken) => ctx.stats.bytes_sent += u64::from(taken),
+            Ok(taken) => {
+                ctx.stats.bytes_sent += u64::from(taken);
+                ctx.stats.sends += 1;
+            }
             Err(_) => {}
         }
         self.sending = None;
@@ -303,6 +306,7 @@ impl Tx {
             }
         };
         ctx.stats.bytes_sent += sent as u64;
+        ctx.stats.sends += 1;
         let mut left = sent;
         // Whole parts go back to the arena; the rest of a short send goes out before anything that was sealed since.
         let mut rest = Parts::new();
@@ -370,6 +374,10 @@ impl Tx {
         batch_bytes: usize,
     ) -> bool {
         if let Some(filling) = &self.filling {
+            // A batch may be far shorter than a lease.
+            if filling.filled >= batch_bytes {
+                return false;
+            }
             if filling.lease.bytes().len() - filling.filled >= room {
                 return true;
             }
@@ -541,7 +549,8 @@ impl Tx {
                 }
             }
             while self.front_payload_done < payload.len() {
-                if self.ready.count() >= parts_max {
+                if self.ready.count() >= parts_max || self.ready.len_bytes() >= ctx.send_batch_bytes
+                {
                     return false;
                 }
                 let spot = payload.spot(self.front_payload_done);

@@ -6,8 +6,10 @@ use crate::{
     error::{Blame, EngineError, ErrorKind},
     limits::PIECE_BYTES,
     payload::{Payload, leases_for},
+    stats::add,
     transfer::shared::{Work, WorkKind},
 };
+use std::sync::atomic::Ordering;
 use sys::{Backend, LeaseClass, Op, Outcome, Via};
 use wire::Command;
 
@@ -116,7 +118,7 @@ impl Mover {
             ctx.stats.stalls_for_memory += 1;
             return Started::Later;
         }
-        if let Err(later) = self.shared.pacer.try_take(ctx.now, len as u64) {
+        if let Err(later) = self.shared.try_pace(ctx.now, len as u64) {
             self.paused_until = Some(later);
             return Started::Later;
         }
@@ -150,6 +152,7 @@ impl Mover {
         match self.pieces.insert(piece) {
             Ok(slot) => {
                 self.in_flight_bytes += len;
+                add(&self.shared.in_flight_bytes, len as u64);
                 self.cut_unit(len as u64);
                 self.begin_read(ctx, slot, zeroes);
                 Started::Yes
@@ -380,6 +383,9 @@ impl Mover {
             return;
         };
         self.in_flight_bytes -= piece.len;
+        self.shared
+            .in_flight_bytes
+            .fetch_sub(piece.len as u64, Ordering::Relaxed);
         if let Some(mut payload) = piece.payload {
             payload.drain().for_each(|lease| self.hold.give(lease));
         }

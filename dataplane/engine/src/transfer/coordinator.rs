@@ -45,7 +45,6 @@ struct Running<'a> {
     movers: usize,
     total_bytes: u64,
     begun: Instant,
-    rate_bytes_per_s: Option<u64>,
     last_done: u64,
     last_change: Instant,
     durable: bool,
@@ -74,7 +73,8 @@ pub fn run(
     let edge_bytes: u64 = aligned.edges.iter().map(|edge| edge.end - edge.start).sum();
     write_edges(&aligned.edges, spec, &source, &target)?;
 
-    let shared = Arc::new(TransferShared::new(settings, spec.rate_bytes_per_s));
+    let shared = TransferShared::new(settings, spec.rate_bytes_per_s);
+    let shared = Arc::new(shared.paced_by(engine.follow_rate()));
     shared.data_bytes.store(edge_bytes, Ordering::Relaxed);
     let mut running = Running {
         engine,
@@ -82,7 +82,6 @@ pub fn run(
         movers,
         total_bytes,
         begun,
-        rate_bytes_per_s: spec.rate_bytes_per_s,
         last_done: 0,
         last_change: begun,
         durable: false,
@@ -359,12 +358,7 @@ impl Running<'_> {
     fn follow(&mut self, cancel: &Cancel, observe: &mut dyn FnMut(&Progress)) {
         let mut seen = 0;
         loop {
-            let rate = [
-                self.rate_bytes_per_s,
-                self.engine.tunables().rate_bytes_per_s(),
-            ];
-            let rate = rate.into_iter().flatten().min();
-            self.shared.pacer.set_rate(rate.unwrap_or(0));
+            self.engine.follow_rate();
             if cancel.is_cancelled() && !self.shared.cancelled.swap(true, Ordering::AcqRel) {
                 self.engine.wake();
             }
@@ -411,6 +405,7 @@ impl Running<'_> {
             zero_bytes: value(&self.shared.zero_bytes),
             skipped_bytes: value(&self.shared.skipped_bytes),
             durable_bytes: 0,
+            in_flight_bytes: value(&self.shared.in_flight_bytes),
             elapsed: now - self.begun,
             stalled_for: Duration::ZERO,
         };

@@ -48,7 +48,7 @@ pub struct TransferSpec {
     pub zero_scan_bytes: u32,
 }
 
-/// Numbers of a running transfer; none ever shrinks but `stalled_for`.
+/// Numbers of a running transfer; none ever shrinks but `in_flight_bytes` and `stalled_for`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Progress {
     /// Bytes the transfer covers.
@@ -61,6 +61,8 @@ pub struct Progress {
     pub skipped_bytes: u64,
     /// Bytes covered by an answered flush.
     pub durable_bytes: u64,
+    /// Data on its way now, on all connections together.
+    pub in_flight_bytes: u64,
     /// Since the transfer began to move.
     pub elapsed: Duration,
     /// Since the last acknowledged byte.

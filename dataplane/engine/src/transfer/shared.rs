@@ -4,7 +4,7 @@ use crate::{EngineError, gate::Gate, limits::WORK_QUEUED_MAX, stats::add};
 use crossbeam::queue::ArrayQueue;
 use std::{
     sync::{
-        Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -56,7 +56,6 @@ pub(crate) struct TransferShared {
     pub skipped_bytes: AtomicU64,
     pub plaintext_copied_bytes: AtomicU64,
     pub ciphertext_joined_bytes: AtomicU64,
-    /// Bytes that were taken from the plan and are not acknowledged.
     pub idle_movers: AtomicUsize,
     pub ended_movers: AtomicUsize,
     /// Local targets: keeps unaligned writes alone.
@@ -64,6 +63,10 @@ pub(crate) struct TransferShared {
     /// Local targets: ways of zeroing the device refused (0 none, 1 punching, 2 both).
     pub zero_refused: AtomicU8,
     pub pacer: Pacer,
+    /// Of all transfers together.
+    total_pacer: Arc<Pacer>,
+    /// Data that was taken from the plan and is not acknowledged.
+    pub in_flight_bytes: AtomicU64,
     flush: Mutex<FlushState>,
     error: Mutex<Option<EngineError>>,
     signal: (Mutex<u64>, Condvar),
@@ -113,11 +116,28 @@ impl TransferShared {
             gate: Gate::default(),
             zero_refused: AtomicU8::new(0),
             pacer: Pacer::new(rate_bytes_per_s),
+            total_pacer: Arc::new(Pacer::new(None)),
+            in_flight_bytes: AtomicU64::new(0),
             flush: Mutex::new(FlushState::None),
             error: Mutex::new(None),
             signal: (Mutex::new(0), Condvar::new()),
             settings,
         }
+    }
+
+    /// Shares a rate with other transfers.
+    pub(crate) fn paced_by(mut self, total: Arc<Pacer>) -> Self {
+        self.total_pacer = total;
+        self
+    }
+
+    /// Grants `len` bytes of data by both rates, or says when to ask again.
+    pub(crate) fn try_pace(&self, now: Instant, len: u64) -> Result<(), Instant> {
+        // Asked before either is charged: what one refuses must not cost anything at the other.
+        self.pacer.is_open(now)?;
+        self.total_pacer.try_take(now, len)?;
+        self.pacer.charge(now, len);
+        Ok(())
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -204,10 +224,10 @@ pub(crate) struct Pacer {
 }
 
 /// How far ahead of the rate a burst may run.
-const BURST: Duration = Duration::from_millis(50);
+const BURST_NS: u64 = 50_000_000;
 
 impl Pacer {
-    fn new(rate_bytes_per_s: Option<u64>) -> Self {
+    pub(crate) fn new(rate_bytes_per_s: Option<u64>) -> Self {
         Self {
             rate_bytes_per_s: AtomicU64::new(rate_bytes_per_s.unwrap_or(0)),
             start: Instant::now(),
@@ -221,28 +241,64 @@ impl Pacer {
             .store(rate_bytes_per_s, Ordering::Relaxed);
     }
 
+    /// Whether something would be granted now, else when to ask again.
+    fn is_open(&self, now: Instant) -> Result<(), Instant> {
+        if self.rate_bytes_per_s.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let until = self.spent_until_ns.load(Ordering::Relaxed);
+        if until <= self.at_ns(now).saturating_add(BURST_NS) {
+            return Ok(());
+        }
+        Err(self.start + Duration::from_nanos(until.saturating_sub(BURST_NS)))
+    }
+
+    /// Takes `len` bytes that were granted elsewhere. Two movers may be let in at once and the second one goes into
+    /// debt; the average stays.
+    fn charge(&self, now: Instant, len: u64) {
+        let rate = self.rate_bytes_per_s.load(Ordering::Relaxed);
+        if rate == 0 {
+            return;
+        }
+        let (now_ns, cost_ns) = (self.at_ns(now), cost_ns(len, rate));
+        let until = &self.spent_until_ns;
+        // The closure always has an answer.
+        let _ = until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
+            Some(until.max(now_ns).saturating_add(cost_ns))
+        });
+    }
+
+    fn at_ns(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.start))
+    }
+
     /// Grants `len` bytes, or says when to ask again.
     pub(crate) fn try_take(&self, now: Instant, len: u64) -> Result<(), Instant> {
         let rate = self.rate_bytes_per_s.load(Ordering::Relaxed);
         if rate == 0 {
             return Ok(());
         }
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let now_ns = nanos(now.saturating_duration_since(self.start));
-        let cost = u128::from(len) * 1_000_000_000 / u128::from(rate);
-        let cost_ns = u64::try_from(cost).unwrap_or(u64::MAX);
-        let burst_ns = nanos(BURST);
+        let (now_ns, cost_ns) = (self.at_ns(now), cost_ns(len, rate));
         let granted =
             self.spent_until_ns
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
-                    (until <= now_ns.saturating_add(burst_ns))
+                    (until <= now_ns.saturating_add(BURST_NS))
                         .then(|| until.max(now_ns).saturating_add(cost_ns))
                 });
         match granted {
             Ok(_) => Ok(()),
-            Err(until) => Err(self.start + Duration::from_nanos(until.saturating_sub(burst_ns))),
+            Err(until) => Err(self.start + Duration::from_nanos(until.saturating_sub(BURST_NS))),
         }
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn cost_ns(len: u64, rate_bytes_per_s: u64) -> u64 {
+    let cost = u128::from(len) * 1_000_000_000 / u128::from(rate_bytes_per_s);
+    u64::try_from(cost).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -272,5 +328,44 @@ mod tests {
         assert!(refused > 0);
         pacer.set_rate(0);
         assert!(pacer.try_take(now, u64::MAX).is_ok());
+    }
+    fn shared(rate: u64, total: &Arc<Pacer>) -> TransferShared {
+        let settings = MoveSettings {
+            request_bytes: 65_536,
+            window_bytes: 1 << 20,
+            zero_scan_bytes: 0,
+            skip_zeroes: false,
+            can_zero: false,
+            zero_request_bytes: 1 << 20,
+            in_flight_deadline: Duration::from_secs(60),
+            flush: false,
+        };
+        TransferShared::new(settings, Some(rate)).paced_by(Arc::clone(total))
+    }
+
+    #[test]
+    fn two_transfers_together_keep_the_rate_of_all_and_each_its_own() {
+        let total = Arc::new(Pacer::new(Some(1_000_000)));
+        // The first one is slow by its own rate; the second may use what is left.
+        let both = [shared(200_000, &total), shared(10_000_000, &total)];
+        let mut now = both[1].pacer.start;
+        let end = now + Duration::from_secs(10);
+        let mut taken = [0u64; 2];
+        while now < end {
+            let mut next = end;
+            for (one, taken) in both.iter().zip(&mut taken) {
+                match one.try_pace(now, 10_000) {
+                    Ok(()) => {
+                        *taken += 10_000;
+                        next = now;
+                    }
+                    Err(later) => next = next.min(later),
+                }
+            }
+            now = next;
+        }
+        assert!((1_900_000..=2_100_000).contains(&taken[0]), "{taken:?}");
+        let sum = taken[0] + taken[1];
+        assert!((9_900_000..=10_200_000).contains(&sum), "{taken:?}");
     }
 }

@@ -163,7 +163,7 @@ fn door(page: &mut Page, context: &Context) {
 /// A counter of a shard: name, how it moves, value.
 type ShardMetric = (&'static str, Kind, fn(&ShardStats) -> u64);
 
-const SHARD_METRICS: [ShardMetric; 13] = [
+const SHARD_METRICS: [ShardMetric; 15] = [
     (
         "migratekit_dataplane_shard_turns_total",
         Kind::Counter,
@@ -183,6 +183,11 @@ const SHARD_METRICS: [ShardMetric; 13] = [
         "migratekit_dataplane_shard_sent_bytes_total",
         Kind::Counter,
         |one| one.bytes_sent,
+    ),
+    (
+        "migratekit_dataplane_shard_sends_total",
+        Kind::Counter,
+        |one| one.sends,
     ),
     (
         "migratekit_dataplane_shard_payload_bytes_total",
@@ -226,6 +231,9 @@ const SHARD_METRICS: [ShardMetric; 13] = [
     ),
     ("migratekit_dataplane_in_flight_ops", Kind::Gauge, |one| {
         one.in_flight_ops
+    }),
+    ("migratekit_dataplane_device_ops", Kind::Gauge, |one| {
+        one.device_ops
     }),
 ];
 
@@ -341,6 +349,12 @@ fn transfers(page: &mut Page, context: &Context) {
         "migratekit_dataplane_transfer_data_bytes_total",
         Kind::Counter,
         data,
+    );
+    let in_flight = running().map(|one| (label(&one.id), one.progress.in_flight_bytes));
+    page.metric(
+        "migratekit_dataplane_transfer_in_flight_bytes",
+        Kind::Gauge,
+        in_flight,
     );
     let stalled = running().map(|one| (label(&one.id), seconds(one.progress.stalled_ms * 1_000)));
     page.metric(

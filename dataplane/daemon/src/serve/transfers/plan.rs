@@ -51,9 +51,8 @@ pub(super) fn spec(
             });
             ExtentSet::from_unsorted(ranges.collect())
         }),
-        rate_bytes_per_s: request
-            .rate_bytes_per_s
-            .or_else(|| tunables.rate_bytes_per_s()),
+        // The tunable bounds all transfers together while they run; it must not become this one's own.
+        rate_bytes_per_s: request.rate_bytes_per_s,
         target_is_zero: request.target_is_zero,
         overwrite: request.overwrite,
         allow_no_flush: request.allow_no_flush,

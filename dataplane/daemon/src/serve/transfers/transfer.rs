@@ -237,6 +237,7 @@ fn convert(progress: &Progress) -> TransferProgress {
         zero_bytes: progress.zero_bytes,
         skipped_bytes: progress.skipped_bytes,
         durable_bytes: progress.durable_bytes,
+        in_flight_bytes: progress.in_flight_bytes,
         elapsed_ms: ms(progress.elapsed),
         stalled_ms: ms(progress.stalled_for),
     }
