@@ -210,10 +210,12 @@ fn a_transfer_runs_by_its_id_and_its_events_end_with_it() {
 fn a_cancelled_transfer_says_so() {
     let bed = Bed::new();
     let server = start(&bed);
-    // So slow that it cannot end by itself before the test does.
-    let body =
-        r#"{"id": "slow", "source": "null:1T", "target": "null:", "rate_bytes_per_s": 1048576}"#;
-    let started = server.transfers("POST", "/v1/transfers", body).json(201);
+    // So slow that it cannot end by itself before the test does; only data is paced, so it has some.
+    let source = bed.disk("source", 24 << 20).display().to_string();
+    let body = format!(
+        r#"{{"id": "slow", "source": "{source}", "target": "null:", "rate_bytes_per_s": 65536}}"#
+    );
+    let started = server.transfers("POST", "/v1/transfers", &body).json(201);
     assert_eq!(started["state"], "running");
     let view = server
         .transfers("DELETE", "/v1/transfers/slow", "")

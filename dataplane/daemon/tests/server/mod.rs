@@ -224,6 +224,24 @@ impl Server {
         )
     }
 
+    /// The sums of metrics over their labels, as of one moment.
+    pub fn metrics<const N: usize>(&self, names: [&str; N]) -> [u64; N] {
+        let text = self.transfers("GET", "/metrics", "").body;
+        names.map(|name| samples(&text, name).iter().sum())
+    }
+
+    /// The samples of a metric, in the order of its labels.
+    pub fn metric(&self, name: &str) -> Vec<u64> {
+        samples(&self.transfers("GET", "/metrics", "").body, name)
+    }
+
+    /// Sets tunables under way.
+    #[track_caller]
+    pub fn tune(&self, values: &Value) {
+        let answer = self.transfers("PATCH", "/v1/tunables", &values.to_string());
+        answer.json(200);
+    }
+
     /// A request to `transfers.sock`.
     pub fn transfers(&self, method: &str, path: &str, body: &str) -> Answer {
         http(
@@ -241,6 +259,21 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The samples of a metric in a page of metrics.
+fn samples(page: &str, name: &str) -> Vec<u64> {
+    let is_sample = |line: &&str| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+    };
+    let samples: Vec<u64> = page
+        .lines()
+        .filter(is_sample)
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+        .collect();
+    assert!(!samples.is_empty(), "no {name} in {page}");
+    samples
 }
 
 /// What HTTP answered.
