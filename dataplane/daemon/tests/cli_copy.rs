@@ -3,23 +3,8 @@
 
 mod common;
 
-use common::{Bed, assert_same, have};
+use common::{Bed, assert_same, have, tiers};
 use std::path::Path;
-
-const TIERS: [&str; 3] = ["rich", "plain", "epoll"];
-
-/// Tiers that this machine has; the others are said to be skipped.
-fn tiers(bed: &Bed) -> Vec<&'static str> {
-    bed.disk("trial.raw", 4096);
-    let works = |tier: &&str| {
-        let run = bed.run(&["copy", "trial.raw", "null:", "--runtime", tier]);
-        if run.code != 0 {
-            common::skip(&format!("kernel has no {tier} tier"));
-        }
-        run.code == 0
-    };
-    TIERS.into_iter().filter(works).collect()
-}
 
 #[test]
 fn files_of_every_odd_size_are_copied_on_every_tier() {
@@ -133,41 +118,32 @@ fn nothing_is_said_when_nothing_is_to_be_said() {
 }
 
 #[test]
-fn only_the_extents_are_touched_and_zeroes_inside_are_written() {
+fn only_the_extents_are_touched_and_zeroes_inside_are_written_on_every_tier() {
     let bed = Bed::new();
     bed.disk("a", 3 << 20);
     let old = vec![0xee; 4 << 20];
-    std::fs::write(bed.path("b"), &old).unwrap();
     // The second range lies in the hole of the source.
     std::fs::write(
         bed.path("list"),
         "1310720 4096 # hole\n0 512\n512 512\n3145216 512\n",
     )
     .unwrap();
-    let args = [
-        "copy",
-        "a",
-        "b",
-        "--overwrite",
-        "--extents",
-        "list",
-        "--output",
-        "json",
-    ];
-    let result = bed.run(&args).done().object();
-    assert_eq!(result["total_bytes"], 1024 + 4096 + 512);
-    let (from, to) = (
-        std::fs::read(bed.path("a")).unwrap(),
-        std::fs::read(bed.path("b")).unwrap(),
-    );
-    let mut expected = old;
+    let from = std::fs::read(bed.path("a")).unwrap();
+    let mut expected = old.clone();
     for range in [0..1024, 1_310_720..1_314_816, 3_145_216..3_145_728] {
         expected[range.clone()].copy_from_slice(&from[range]);
     }
-    assert!(
-        expected == to,
-        "bytes outside of the extents changed, or inside did not"
-    );
+    for tier in tiers(&bed) {
+        std::fs::write(bed.path("b"), &old).unwrap();
+        let what = ["copy", "a", "b", "--overwrite", "--extents", "list"];
+        let how = ["--output", "json", "--runtime", tier];
+        let result = bed.run(&[&what[..], &how].concat()).done().object();
+        assert_eq!(result["total_bytes"], 1024 + 4096 + 512);
+        assert!(
+            expected == std::fs::read(bed.path("b")).unwrap(),
+            "bytes outside of the extents changed, or inside did not"
+        );
+    }
 }
 
 #[test]
@@ -290,27 +266,26 @@ fn an_odd_name_reaches_qemu_as_a_name() {
 }
 
 #[test]
-fn nbdkit_is_a_source_and_a_target() {
+fn nbdkit_is_a_source_and_a_target_on_every_tier() {
     if !have("nbdkit") {
         return;
     }
     let bed = Bed::new();
     bed.disk("a", (5 << 20) + 512);
-    let run = bed
-        .under_nbdkit(
-            &["file", "a"],
-            r#""$BIN" copy "$uri" from-nbd --output json"#,
-        )
-        .done();
-    assert_eq!(run.object()["source_bytes"], (5 << 20) + 512);
-    assert_same(&bed.path("a"), &bed.path("from-nbd"));
+    for tier in tiers(&bed) {
+        let from = format!("from-{tier}");
+        let script = format!(r#""$BIN" copy "$uri" {from} --runtime {tier} --output json"#);
+        let run = bed.under_nbdkit(&["file", "a"], &script).done();
+        assert_eq!(run.object()["source_bytes"], (5 << 20) + 512);
+        assert_eq!(run.object()["tier"], tier);
+        assert_same(&bed.path("a"), &bed.path(&from));
 
-    std::fs::write(bed.path("b"), vec![0xee; (5 << 20) + 512]).unwrap();
-    let run = bed
-        .under_nbdkit(&["file", "b"], r#""$BIN" copy a "$uri" --output json"#)
-        .done();
-    assert_eq!(run.object()["durable"], true);
-    assert_same(&bed.path("a"), &bed.path("b"));
+        std::fs::write(bed.path("b"), vec![0xee; (5 << 20) + 512]).unwrap();
+        let script = format!(r#""$BIN" copy a "$uri" --runtime {tier} --output json"#);
+        let run = bed.under_nbdkit(&["file", "b"], &script).done();
+        assert_eq!(run.object()["durable"], true);
+        assert_same(&bed.path("a"), &bed.path("b"));
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 mod server;
 
-use common::{Bed, assert_same, finish, have};
+use common::{Bed, assert_same, finish, have, tiers};
 use server::{Server, pki, tool};
 
 const SIZE_BYTES: u64 = 24 << 20;
@@ -75,38 +75,33 @@ fn nbdinfo_lists_and_describes_exports() {
 }
 
 #[test]
-fn nbdcopy_writes_and_reads_over_every_listener() {
+fn nbdcopy_writes_and_reads_over_every_listener_on_every_tier() {
     if !have("nbdcopy") {
         return;
     }
-    let bed = Bed::new();
-    let server = start(&bed, "");
-    for (index, uri) in [
-        server.unix_uri("disk"),
-        server.nbds_uri("disk", &bed.path("pki")),
-    ]
-    .iter()
-    .enumerate()
-    {
-        let back = format!("back{index}");
-        tool(&bed, "nbdcopy", &["--flush", "source", uri]);
-        tool(&bed, "nbdcopy", &[uri, &back]);
-        assert_same(&bed.path("source"), &bed.path("target"));
-        assert_same(&bed.path("source"), &bed.path(&back));
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(bed.path("target"))
-            .unwrap()
-            .set_len(0)
-            .unwrap();
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(bed.path("target"))
-            .unwrap()
-            .set_len(SIZE_BYTES)
-            .unwrap();
+    for tier in tiers(&Bed::new()) {
+        let bed = Bed::new();
+        let server = start(&bed, &format!("runtime = \"{tier}\"\n"));
+        assert_eq!(server.tier, tier);
+        let uris = [
+            server.unix_uri("disk"),
+            server.nbds_uri("disk", &bed.path("pki")),
+        ];
+        for (index, uri) in uris.iter().enumerate() {
+            let back = format!("back{index}");
+            tool(&bed, "nbdcopy", &["--flush", "source", uri]);
+            tool(&bed, "nbdcopy", &[uri, &back]);
+            assert_same(&bed.path("source"), &bed.path("target"));
+            assert_same(&bed.path("source"), &bed.path(&back));
+            let target = std::fs::OpenOptions::new()
+                .write(true)
+                .open(bed.path("target"))
+                .unwrap();
+            target.set_len(0).unwrap();
+            target.set_len(SIZE_BYTES).unwrap();
+        }
+        server.stop();
     }
-    server.stop();
 }
 
 #[test]
@@ -130,12 +125,18 @@ fn nbdcopy_bears_new_keys_every_64_records() {
 }
 
 #[test]
-fn qemu_img_converts_over_starttls() {
+fn qemu_img_converts_over_starttls_on_every_tier() {
     if !have("qemu-img") {
         return;
     }
+    for tier in tiers(&Bed::new()) {
+        qemu_img_converts(tier);
+    }
+}
+
+fn qemu_img_converts(tier: &str) {
     let bed = Bed::new();
-    let server = start(&bed, "");
+    let server = start(&bed, &format!("runtime = \"{tier}\"\n"));
     let port = server.nbds.unwrap().port();
     let object = format!(
         "tls-creds-x509,id=tls0,endpoint=client,dir={}",

@@ -176,6 +176,45 @@ pub fn have(tool: &str) -> bool {
     found
 }
 
+/// Tiers that this machine has; the others are said to be skipped.
+pub fn tiers(bed: &Bed) -> Vec<&'static str> {
+    let works = |tier: &&str| {
+        let run = bed.run(&["copy", "null:1M", "null:", "--runtime", tier]);
+        if run.code != 0 {
+            skip(&format!("kernel has no {tier} tier"));
+        }
+        run.code == 0
+    };
+    ["rich", "plain", "epoll"]
+        .into_iter()
+        .filter(works)
+        .collect()
+}
+
+/// Runs a command under a filter that forbids io_uring with `errno`; see the example of the system layer.
+pub fn without_io_uring(bed: &Bed, errno: &str) -> Command {
+    let tests = std::env::current_exe().unwrap();
+    let profile = tests.parent().and_then(Path::parent).unwrap();
+    let program = profile.join("examples/deny_io_uring");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sys/examples/deny_io_uring.rs");
+    let changed = |path: &Path| {
+        std::fs::metadata(path)
+            .and_then(|file| file.modified())
+            .ok()
+    };
+    if changed(&program) < changed(&source) {
+        // Tests of the whole workspace have built it; those of this crate alone have not.
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--locked", "--offline", "--package", "sys"]);
+        build.args(["--example", "deny_io_uring", "--target-dir"]);
+        build.arg(profile.parent().unwrap());
+        finish(build.current_dir(env!("CARGO_MANIFEST_DIR"))).done();
+    }
+    let mut command = bed.command(program);
+    command.args([errno, "--"]);
+    command
+}
+
 /// Says that something was left out; the runner counts it.
 pub fn skip(why: &str) {
     eprintln!("SKIP: {why}");

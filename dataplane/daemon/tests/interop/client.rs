@@ -9,34 +9,42 @@ use crate::matrix::{Cell, Good, Matrix, Place};
 use crate::ours::Way;
 use crate::peers::{self, Loop, binary, on_free_port, same, same_bytes, with_pid_file};
 use crate::process::{Daemon, good};
-use crate::server::check_map;
+use crate::server::{check_map, too_much_joined};
 
 /// Data, hole and data, each of a multiple of 64 KiB: no request is shorter, so no payload may be copied.
 const LEN: u64 = 3 * ((4 << 20) + (64 << 10));
 
+/// Our side.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    bed: &'a Bed,
+    runtime: &'static str,
+}
+
 /// A foreign server that runs, and our name of its export.
 struct Peer<'a> {
-    bed: &'a Bed,
+    side: Side<'a>,
     uri: String,
     daemons: Vec<Daemon>,
 }
 
 /// All cells of this side.
-pub(crate) fn cells(matrix: &mut Matrix, bed: &Bed) {
+pub(crate) fn cells(matrix: &mut Matrix, bed: &Bed, runtime: &'static str) {
+    let side = Side { bed, runtime };
     let source = bed.disk("client.source", LEN);
     for way in Way::ALL {
         for block in [1, 512, 4096] {
-            nbdkit_file(matrix, bed, way, block, &source);
+            nbdkit_file(matrix, side, way, block, &source);
         }
-        nbdkit_memory(matrix, bed, way, &source);
-        nbdkit_pattern(matrix, bed, way);
-        nbdkit_sparse_random(matrix, bed, way);
+        nbdkit_memory(matrix, side, way, &source);
+        nbdkit_pattern(matrix, side, way);
+        nbdkit_sparse_random(matrix, side, way);
     }
-    for way in [Way::Plain, Way::Starttls] {
+    for way in Way::ALL {
         for format in ["raw", "qcow2"] {
-            qemu_nbd_file(matrix, bed, way, format, &source);
+            qemu_nbd_file(matrix, side, way, format, &source);
         }
-        qemu_nbd_loop(matrix, bed, way, &source);
+        qemu_nbd_loop(matrix, side, way, &source);
     }
 }
 
@@ -51,7 +59,8 @@ fn at<'a>(peer: &'a str, direction: &'a str, way: Way, block: u32) -> Place<'a> 
 
 impl<'a> Peer<'a> {
     /// nbdkit on a Unix socket or on TCP with TLS; stunnel in front for TLS first.
-    fn nbdkit(bed: &'a Bed, way: Way, args: &[&str]) -> Result<Self, String> {
+    fn nbdkit(side: Side<'a>, way: Way, args: &[&str]) -> Result<Self, String> {
+        let bed = side.bed;
         let pid_file = peers::pid_file(bed, "nbdkit");
         let start = |place: &[&str]| {
             let mut command = bed.command("nbdkit");
@@ -75,7 +84,7 @@ impl<'a> Peer<'a> {
             let (daemon, port) =
                 on_free_port(|port| start(&[&tls[..], &[&port.to_string()]].concat()))?;
             return Ok(Self::new(
-                bed,
+                side,
                 format!("nbds://127.0.0.1:{port}/"),
                 vec![daemon],
             ));
@@ -86,23 +95,37 @@ impl<'a> Peer<'a> {
         let server = start(&["-U", &path])?;
         if way == Way::Plain {
             return Ok(Self::new(
-                bed,
+                side,
                 format!("nbd+unix:///?socket={path}"),
                 vec![server],
             ));
         }
-        let (front, port) = on_free_port(|port| {
-            peers::stunnel(bed, "front", false, &format!("127.0.0.1:{port}"), &path)
-        })?;
-        Ok(Self::new(
-            bed,
-            format!("mk://127.0.0.1:{port}/"),
-            vec![front, server],
-        ))
+        Self::behind_stunnel(side, "", &path, server)
     }
 
-    /// qemu-nbd on a Unix socket, or on TCP with TLS.
-    fn qemu_nbd(bed: &'a Bed, way: Way, args: &[&str]) -> Result<Self, String> {
+    /// TLS first: an unmodified stunnel in front of a server on a Unix socket.
+    fn behind_stunnel(
+        side: Side<'a>,
+        export: &str,
+        socket: &str,
+        server: Daemon,
+    ) -> Result<Self, String> {
+        let (front, port) = on_free_port(|port| {
+            peers::stunnel(
+                side.bed,
+                "front",
+                false,
+                &format!("127.0.0.1:{port}"),
+                socket,
+            )
+        })?;
+        let uri = format!("mk://127.0.0.1:{port}/{export}");
+        Ok(Self::new(side, uri, vec![front, server]))
+    }
+
+    /// qemu-nbd on a Unix socket, or on TCP with TLS; stunnel in front for TLS first.
+    fn qemu_nbd(side: Side<'a>, way: Way, args: &[&str]) -> Result<Self, String> {
+        let bed = side.bed;
         let start = |place: &[&str]| {
             let mut command = bed.command("qemu-nbd");
             command.args(["--persistent", "--shared=8", "-x", "disk", "--pid-file"]);
@@ -112,16 +135,16 @@ impl<'a> Peer<'a> {
                 .args(args);
             with_pid_file(bed, "qemu-nbd", &mut command)
         };
-        if way == Way::Plain {
+        if way != Way::Starttls {
             let socket = bed.path("qemu-nbd.sock");
             let _ = std::fs::remove_file(&socket);
             let path = socket.display().to_string();
             let server = start(&["-k", &path])?;
-            return Ok(Self::new(
-                bed,
-                format!("nbd+unix:///disk?socket={path}"),
-                vec![server],
-            ));
+            if way == Way::Stunnel {
+                return Self::behind_stunnel(side, "disk", &path, server);
+            }
+            let uri = format!("nbd+unix:///disk?socket={path}");
+            return Ok(Self::new(side, uri, vec![server]));
         }
         let dir = bed.path("site");
         let object = format!(
@@ -140,18 +163,18 @@ impl<'a> Peer<'a> {
         let (daemon, port) =
             on_free_port(|port| start(&[&tls[..], &[&port.to_string()]].concat()))?;
         Ok(Self::new(
-            bed,
+            side,
             format!("nbds://127.0.0.1:{port}/disk"),
             vec![daemon],
         ))
     }
 
-    fn new(bed: &'a Bed, uri: String, daemons: Vec<Daemon>) -> Self {
-        Self { bed, uri, daemons }
+    fn new(side: Side<'a>, uri: String, daemons: Vec<Daemon>) -> Self {
+        Self { side, uri, daemons }
     }
 
     fn ours(&self, args: &[&str]) -> Result<Value, String> {
-        let mut command = self.bed.command(binary());
+        let mut command = self.side.bed.command(binary());
         command.args(args).args(["--output", "json"]);
         if !self.uri.starts_with("nbd+unix") {
             command.args(["--tls-dir", "site"]);
@@ -167,24 +190,29 @@ impl<'a> Peer<'a> {
 
     /// Our copy from there, into a new file.
     fn copy_from(&self) -> Result<(PathBuf, String), String> {
-        let out = self.bed.path("out");
+        let out = self.side.bed.path("out");
         let _ = std::fs::remove_file(&out);
         let counters = self.copy(&self.uri, &out.display().to_string(), false)?;
         Ok((out, counters))
     }
 
     fn copy(&self, source: &str, target: &str, is_to: bool) -> Result<String, String> {
-        let result = self.ours(&["copy", source, target, "--progress", "none"])?;
+        let runtime = self.side.runtime;
+        let quiet = ["--progress", "none", "--runtime", runtime];
+        let result = self.ours(&[&["copy", source, target], &quiet[..]].concat())?;
         if result["durable"] != true {
             return Err(format!("not durable: {result}"));
         }
-        let copied = &result["plaintext_copied_bytes"];
+        let number = |key: &str| result[key].as_u64().unwrap_or(u64::MAX);
+        let copied = number("plaintext_copied_bytes");
+        let joined = number("ciphertext_joined_bytes");
+        let shown = format!("plaintext copied {copied} B, joined {joined} B");
         // What arrives through stunnel was cut into records by it, so such a copy is only counted.
-        let may_copy = !is_to && self.uri.starts_with("mk://");
-        if *copied != 0 && !may_copy {
-            return Err(format!("{copied} bytes of payload were copied"));
+        let is_cut_anew = !is_to && self.uri.starts_with("mk://");
+        if !is_cut_anew && (copied != 0 || too_much_joined(joined, number("data_bytes"))) {
+            return Err(shown);
         }
-        Ok(format!("plaintext copied {copied} B"))
+        Ok(shown)
     }
 
     /// Whether the peer found fault with any of our connections so far.
@@ -228,7 +256,8 @@ impl<'a> Peer<'a> {
     }
 }
 
-fn nbdkit_file(matrix: &mut Matrix, bed: &Bed, way: Way, block: u32, source: &Path) {
+fn nbdkit_file(matrix: &mut Matrix, side: Side<'_>, way: Way, block: u32, source: &Path) {
+    let bed = side.bed;
     let (name, disk) = ("nbdkit file", bed.path("nbdkit.disk"));
     peers::fill(&disk, LEN);
     let path = disk.display().to_string();
@@ -236,7 +265,7 @@ fn nbdkit_file(matrix: &mut Matrix, bed: &Bed, way: Way, block: u32, source: &Pa
     let mut args = vec!["--filter=blocksize-policy", "file", &path, &minimum];
     args.extend(["blocksize-error-policy=error", "blocksize-maximum=32M"]);
     args.extend(["blocksize-preferred=64K"]);
-    let peer = Peer::nbdkit(bed, way, &args);
+    let peer = Peer::nbdkit(side, way, &args);
     matrix.cell(at(name, "our copy to", way, block), || {
         let counters = peer.as_ref()?.copy_to(source)?;
         same(source, &disk).map(|()| Good::Same(counters))
@@ -253,9 +282,9 @@ fn nbdkit_file(matrix: &mut Matrix, bed: &Bed, way: Way, block: u32, source: &Pa
     });
 }
 
-fn nbdkit_memory(matrix: &mut Matrix, bed: &Bed, way: Way, source: &Path) {
+fn nbdkit_memory(matrix: &mut Matrix, side: Side<'_>, way: Way, source: &Path) {
     let size = LEN.to_string();
-    let peer = Peer::nbdkit(bed, way, &["memory", &size]);
+    let peer = Peer::nbdkit(side, way, &["memory", &size]);
     matrix.cell(at("nbdkit memory", "our copy to, from", way, 1), || {
         let peer = peer.as_ref()?;
         let to = peer.copy_to(source)?;
@@ -265,9 +294,9 @@ fn nbdkit_memory(matrix: &mut Matrix, bed: &Bed, way: Way, source: &Path) {
 }
 
 /// Each eight bytes hold their own offset, big end first.
-fn nbdkit_pattern(matrix: &mut Matrix, bed: &Bed, way: Way) {
+fn nbdkit_pattern(matrix: &mut Matrix, side: Side<'_>, way: Way) {
     let size = LEN.to_string();
-    let peer = Peer::nbdkit(bed, way, &["pattern", &size]);
+    let peer = Peer::nbdkit(side, way, &["pattern", &size]);
     matrix.cell(at("nbdkit pattern", "our copy from", way, 1), || {
         let (out, counters) = peer.as_ref()?.copy_from()?;
         let expected: Vec<u8> = (0..LEN / 8)
@@ -278,18 +307,19 @@ fn nbdkit_pattern(matrix: &mut Matrix, bed: &Bed, way: Way) {
 }
 
 /// The content is nbdkit's secret; nbdcopy is asked about it on a plain socket with the same seed.
-fn nbdkit_sparse_random(matrix: &mut Matrix, bed: &Bed, way: Way) {
+fn nbdkit_sparse_random(matrix: &mut Matrix, side: Side<'_>, way: Way) {
+    let bed = side.bed;
     let args = ["sparse-random", "24M", "seed=11", "percent=40"];
     let expected = bed.path("sparse");
     let fetched = if expected.exists() {
         Ok(())
     } else {
-        Peer::nbdkit(bed, Way::Plain, &args).and_then(|plain| {
+        Peer::nbdkit(side, Way::Plain, &args).and_then(|plain| {
             let mut command = bed.command("nbdcopy");
             good(command.arg(&plain.uri).arg(&expected)).map(|_| ())
         })
     };
-    let peer = Peer::nbdkit(bed, way, &args);
+    let peer = Peer::nbdkit(side, way, &args);
     matrix.cell(at("nbdkit sparse-random", "our copy from", way, 1), || {
         fetched?;
         let (out, counters) = peer.as_ref()?.copy_from()?;
@@ -300,7 +330,8 @@ fn nbdkit_sparse_random(matrix: &mut Matrix, bed: &Bed, way: Way) {
     });
 }
 
-fn qemu_nbd_file(matrix: &mut Matrix, bed: &Bed, way: Way, format: &str, source: &Path) {
+fn qemu_nbd_file(matrix: &mut Matrix, side: Side<'_>, way: Way, format: &str, source: &Path) {
+    let bed = side.bed;
     let name = format!("qemu-nbd {format}");
     let disk = bed.path(&format!("qemu.{format}"));
     let _ = std::fs::remove_file(&disk);
@@ -310,7 +341,7 @@ fn qemu_nbd_file(matrix: &mut Matrix, bed: &Bed, way: Way, format: &str, source:
         bed.command("qemu-img")
             .args(["create", "-q", "-f", format, &path, &size]),
     );
-    let peer = made.and_then(|_| Peer::qemu_nbd(bed, way, &["-f", format, &path]));
+    let peer = made.and_then(|_| Peer::qemu_nbd(side, way, &["-f", format, &path]));
     matrix.cell(at(&name, "our copy from", way, 1), || {
         let (out, _) = peer.as_ref()?.copy_from()?;
         let zeroes = vec![0; usize::try_from(LEN).unwrap()];
@@ -338,14 +369,15 @@ fn qemu_nbd_file(matrix: &mut Matrix, bed: &Bed, way: Way, format: &str, source:
 }
 
 /// A device of 4096-byte sectors, past the page cache.
-fn qemu_nbd_loop(matrix: &mut Matrix, bed: &Bed, way: Way, source: &Path) {
+fn qemu_nbd_loop(matrix: &mut Matrix, side: Side<'_>, way: Way, source: &Path) {
+    let bed = side.bed;
     let disk = bed.path("qemu.loop");
     peers::fill(&disk, LEN);
     let Some(device) = Loop::make(&disk, 4096) else {
         return;
     };
     let args = ["-f", "raw", "--cache=none", &device.device];
-    let peer = Peer::qemu_nbd(bed, way, &args);
+    let peer = Peer::qemu_nbd(side, way, &args);
     matrix.cell(at("qemu-nbd loop", "our copy to", way, 4096), || {
         let counters = peer.as_ref()?.copy_to(source)?;
         same(source, &disk).map(|()| Good::Same(counters))

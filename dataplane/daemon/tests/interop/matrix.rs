@@ -33,12 +33,19 @@ struct Row {
 }
 
 /// All cells so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Matrix {
+    runtime: &'static str,
     rows: Vec<Row>,
 }
 
 impl Matrix {
+    /// An empty one, for our side on this `--runtime`.
+    pub(crate) fn new(runtime: &'static str) -> Self {
+        let rows = Vec::new();
+        Self { runtime, rows }
+    }
+
     /// Works a cell out.
     pub(crate) fn cell(&mut self, place: Place<'_>, work: impl FnOnce() -> Cell) {
         let start = Instant::now();
@@ -66,8 +73,8 @@ impl Matrix {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{:<22} {:<22} {:<9} {:>5}  {:>5}  result\n",
-            "peer", "direction", "tls", "block", "ms"
+            "our side: --runtime {}\n{:<22} {:<22} {:<9} {:>5}  {:>5}  result\n",
+            self.runtime, "peer", "direction", "tls", "block", "ms"
         );
         let (mut same, mut other, mut took) = (0, 0, Duration::ZERO);
         for row in &self.rows {

@@ -47,6 +47,8 @@ pub(crate) struct Export {
 /// Everything that foreign clients need.
 pub(crate) struct Site<'a> {
     pub(crate) bed: &'a Bed,
+    /// On which our side runs.
+    pub(crate) runtime: &'static str,
     pub(crate) mk_port: u16,
     pub(crate) nbds_port: u16,
     _stunnel: Daemon,
@@ -58,7 +60,7 @@ pub(crate) struct Site<'a> {
 const MIB: u64 = 1 << 20;
 
 impl<'a> Site<'a> {
-    pub(crate) fn start(bed: &'a Bed) -> Self {
+    pub(crate) fn start(bed: &'a Bed, runtime: &'static str) -> Self {
         // The tail of a file may be any length; QEMU wants whole sectors.
         let exports: Vec<Export> = [
             ("file", 1, 12 * MIB + 512),
@@ -71,7 +73,7 @@ impl<'a> Site<'a> {
         let mut command = bed.command(binary());
         command.args(["serve", "--listen", "127.0.0.1:0", "--tls-dir", "site"]);
         command.args(["--nbds-listen", "127.0.0.1:0", "--nbd-unix", "plain.sock"]);
-        command.args(["--control-dir", "ctl"]);
+        command.args(["--control-dir", "ctl", "--runtime", runtime]);
         for export in &exports {
             let place = export.device.as_ref().map_or_else(
                 || export.backing.display().to_string(),
@@ -108,6 +110,7 @@ impl<'a> Site<'a> {
         let connect = format!("127.0.0.1:{mk_port}");
         Self {
             bed,
+            runtime,
             mk_port,
             nbds_port: port("listening nbds "),
             _stunnel: peers::stunnel(bed, "mk", true, &accept, &connect).unwrap(),
@@ -128,6 +131,19 @@ impl<'a> Site<'a> {
             Way::Plain => socket("plain.sock"),
             Way::Stunnel => socket("stunnel.sock"),
             Way::Starttls => self.starttls_uri(export, "site"),
+        }
+    }
+
+    /// For our own client, which needs nobody to put TLS first.
+    pub(crate) fn our_uri(&self, way: Way, export: &str) -> String {
+        let dir = self.bed.path("site");
+        let port = self.mk_port;
+        match way {
+            Way::Plain | Way::Starttls => self.uri(way, export),
+            Way::Stunnel => format!(
+                "mk://127.0.0.1:{port}/{export}?tls-certificates={}",
+                dir.display()
+            ),
         }
     }
 
@@ -160,21 +176,23 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Sum of a counter over the shards.
-    pub(crate) fn counter(&self, name: &str) -> u64 {
+    /// Sums of counters over the shards, as of one moment.
+    pub(crate) fn counters<const N: usize>(&self, names: [&str; N]) -> [u64; N] {
         let mut stream = UnixStream::connect(self.bed.path("ctl/transfers.sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        let values: Vec<u64> = text
-            .lines()
-            .filter(|line| line.starts_with(name))
-            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-            .collect();
-        assert!(!values.is_empty(), "no {name} in {text}");
-        values.iter().sum()
+        names.map(|name| {
+            let values: Vec<u64> = text
+                .lines()
+                .filter(|line| line.starts_with(name))
+                .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+                .collect();
+            assert!(!values.is_empty(), "no {name} in {text}");
+            values.iter().sum()
+        })
     }
 }
 
