@@ -62,11 +62,12 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    fn transfer(self, spec: &TransferSpec, cancel: &Cancel) -> Result<(), Failure> {
+    fn transfer(mut self, spec: &TransferSpec, cancel: &Cancel) -> Result<(), Failure> {
         if cancel.is_cancelled() {
             return Err(qemu::interrupted(self.source_uri.to_string()));
         }
         let engine = self.start_engine()?;
+        self.tell_tier(engine.runtime());
         let mut view = ProgressView::new(self.args.progress);
         let mut last = Progress::default();
         // A null target answers a flush as well, and keeps nothing.
@@ -109,6 +110,16 @@ impl Copy<'_> {
             tunables: std::sync::Arc::clone(&self.settings.tunables),
         };
         Engine::start(config).map_err(|error| Failure::engine(Side::Local, &error))
+    }
+
+    /// A copy without io_uring is slower, and whoever runs it can change that.
+    fn tell_tier(&mut self, runtime: &sys::RuntimeReport) {
+        let is_free = self.settings.tunables.runtime() == sys::RuntimeChoice::Auto;
+        if is_free && runtime.tier == sys::Tier::Epoll {
+            let warning = format!("io_uring is not used: {}", runtime.reason);
+            report::warning(&warning);
+            self.settings.warnings.push(warning);
+        }
     }
 
     /// Whose protocol was broken: the end that `on` names, else the only one that speaks any.

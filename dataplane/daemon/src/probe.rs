@@ -6,9 +6,12 @@ mod machine;
 mod self_test;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use engine::engine::ARENA_BYTES;
+use engine::{Engine, EngineConfig, Tunables};
 use serde::Serialize;
-use sys::RuntimeChoice;
+use sys::{RuntimeChoice, RuntimeReport};
 
 use crate::cli::{OutputFormat, ProbeArgs};
 use crate::exit::{Failure, Side};
@@ -42,10 +45,28 @@ struct Feature {
     present: bool,
 }
 
-/// Runs the verb.
-pub(crate) fn run(args: &ProbeArgs) -> Result<(), Failure> {
+/// What would run here: not what works in a small trial, but at the size of a server.
+fn what_runs() -> Result<RuntimeReport, Failure> {
     let runtime = sys::runtime::select(RuntimeChoice::Auto)
         .map_err(|error| Failure::setup(Side::Local, &error))?;
+    let engine = Engine::start(EngineConfig {
+        shards: sys::cpu::available(),
+        runtime,
+        arena_bytes: ARENA_BYTES,
+        pin: false,
+        tunables: Tunables::new(),
+    })
+    .map_err(|error| Failure::engine(Side::Local, &error))?;
+    let runtime = engine.runtime().clone();
+    engine
+        .stop(Duration::ZERO)
+        .map_err(|error| Failure::engine(Side::Local, &error))?;
+    Ok(runtime)
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &ProbeArgs) -> Result<(), Failure> {
+    let runtime = what_runs()?;
     let ciphers = ciphers::measure()?;
     let machine = Machine::look();
     let advice = advice::lines(&runtime, &ciphers, &machine);

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 use sys::{
-    Arena, ArenaConfig, Backend, LeaseClass, RuntimeReport, Tier, Waker,
+    Arena, ArenaConfig, Backend, LeaseClass, RuntimeChoice, RuntimeReport, Tier, Waker,
     poll::{Poll, PollConfig},
     ring::{Ring, RingConfig},
 };
@@ -117,17 +117,19 @@ impl Engine {
     /// Starts the threads and waits until each has its ring.
     ///
     /// # Errors
-    /// A thread, its memory or its ring could not be had.
-    pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        let count = config.shards.max(1);
+    /// A thread, its memory or its ring could not be had. Without rings, and unless the operator wants a certain tier,
+    /// epoll is used instead.
+    pub fn start(mut config: EngineConfig) -> Result<Self, EngineError> {
         let (jobs, job_queue) = bounded(COMMANDS_QUEUED_MAX);
-        let mut shards = Vec::with_capacity(count);
-        for index in 0..count {
-            let arena = Arena::new(&arena_config(config.arena_bytes / count, &config.tunables))
-                .map_err(|cause| setup_failed("no memory for payload", index, cause))?;
-            shards.push(spawn_shard(&config, index, arena, jobs.clone())?);
-        }
-        let shards = Arc::new(shards);
+        let is_free = config.tunables.runtime() == RuntimeChoice::Auto;
+        let shards = match spawn_shards(&config, &jobs) {
+            Err(NotStarted::Ring(error)) if is_free && config.runtime.tier != Tier::Epoll => {
+                config.runtime = config.runtime.fall_back(&chain_of(&error));
+                spawn_shards(&config, &jobs)
+            }
+            other => other,
+        };
+        let shards = Arc::new(shards.map_err(NotStarted::into_error)?);
         let for_outside = Arc::clone(&shards);
         let outside = thread::Builder::new()
             .name("mk-outside".into())
@@ -355,12 +357,64 @@ fn thread_failed(name: &str, cause: std::io::Error) -> EngineError {
     .cause(cause)
 }
 
+/// Why there are no shards.
+enum NotStarted {
+    /// A ring could not be had.
+    Ring(EngineError),
+    /// Something that another tier would need as well.
+    Else(EngineError),
+}
+
+impl NotStarted {
+    fn into_error(self) -> EngineError {
+        match self {
+            Self::Ring(error) | Self::Else(error) => error,
+        }
+    }
+}
+
+/// All shards, or none.
+fn spawn_shards(config: &EngineConfig, jobs: &Sender<Job>) -> Result<Vec<ShardHandle>, NotStarted> {
+    let count = config.shards.max(1);
+    let mut shards = Vec::with_capacity(count);
+    for index in 0..count {
+        let shard = Arena::new(&arena_config(config.arena_bytes / count, &config.tunables))
+            .map_err(|cause| NotStarted::Else(setup_failed("no memory for payload", index, cause)))
+            .and_then(|arena| spawn_shard(config, index, arena, jobs.clone()));
+        match shard {
+            Ok(shard) => shards.push(shard),
+            Err(error) => {
+                shards.iter().for_each(ShardHandle::end);
+                return Err(error);
+            }
+        }
+    }
+    Ok(shards)
+}
+
+impl ShardHandle {
+    /// Ends a shard that nobody was given to yet.
+    fn end(&self) {
+        // A shard that ended by itself takes no orders.
+        let _ended = self.commands.send(Command::Stop { now: true });
+        self.waker.wake();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            let _ended = thread.join();
+        }
+    }
+}
+
 fn spawn_shard(
     config: &EngineConfig,
     index: usize,
     arena: Arc<Arena>,
     jobs: Sender<Job>,
-) -> Result<ShardHandle, EngineError> {
+) -> Result<ShardHandle, NotStarted> {
     let (commands, command_queue) = bounded(COMMANDS_QUEUED_MAX);
     let (ready, born) = bounded(1);
     let stats = Arc::new(SharedStats::default());
@@ -378,10 +432,11 @@ fn spawn_shard(
     let thread = thread::Builder::new()
         .name(format!("mk-shard-{index}"))
         .spawn(move || run_shard(birth))
-        .map_err(|cause| thread_failed("shard", cause))?;
+        .map_err(|cause| NotStarted::Else(thread_failed("shard", cause)))?;
     let waker = born
         .recv()
-        .map_err(|_| EngineError::bug("a shard died at birth", "engine"))??;
+        .map_err(|_| NotStarted::Else(EngineError::bug("a shard died at birth", "engine")))?
+        .map_err(NotStarted::Ring)?;
     Ok(ShardHandle {
         commands,
         waker,

@@ -32,7 +32,7 @@ use std::{
 use io_uring::IoUring;
 
 use crate::{
-    Arena, Backend, Completion, DeviceFile, FileId, Op, Refused, RingError, RxMode, SetupError,
+    Arena, Backend, Completion, DeviceFile, FileId, Lease, Op, Refused, RingError, RxMode, SetupError,
     SetupErrorKind, SlotId, SocketId, Tier, Token, Waker,
     memory::{Mapping, PAGE_BYTES},
     slab::{Key, Slab},
@@ -166,6 +166,12 @@ impl Ring {
     /// True while the kernel takes leases as registered buffers.
     pub fn has_registered_buffers(&self) -> bool {
         self.inner.registered.is_active()
+    }
+
+    /// Registers a lease, as its first use for a file would; false when the kernel refuses.
+    pub(crate) fn takes_registered(&mut self, lease: &Lease) -> bool {
+        let inner = &mut **self.inner;
+        inner.registered.index_of(&inner.uring, lease).is_some()
     }
 }
 
