@@ -242,6 +242,7 @@ impl Engine {
     /// Closes all connections of an export; wait for the end by `Export::wait_idle`.
     pub fn close_export(&self, export: &Arc<Export>, how: CloseHow) {
         let drain = how == CloseHow::Drain;
+        export.begin_closing();
         self.tell_all(|| Command::CloseExport {
             export_id: export.id(),
             drain,

@@ -1,5 +1,15 @@
 //! Exports: what clients see of a device.
 
+mod busy;
+mod medium;
+mod watch;
+
+pub use busy::{RangeUse, Stamp};
+pub use medium::{
+    MEDIUM_BYTES_MAX, MEDIUM_CHUNK_BYTES, MEDIUM_DIGESTS_MAX, MEDIUM_OFFSET_ALIGN, MediumError,
+};
+pub(crate) use watch::{ConnectionWrites, DeviceWatch};
+
 use crate::{
     EngineError,
     error::{Blame, ErrorKind},
@@ -51,6 +61,10 @@ pub struct Export {
     /// The device answered that it cannot do this way of zeroing.
     pub(crate) punch_unsupported: AtomicBool,
     pub(crate) range_unsupported: AtomicBool,
+    /// Writes to the device, those of other exports included.
+    pub(crate) watch: Arc<DeviceWatch>,
+    /// Its connections were told to end; long work on it ends early.
+    closing: AtomicBool,
     connections: AtomicUsize,
     idle: (Mutex<()>, Condvar),
 }
@@ -68,12 +82,14 @@ impl Export {
     pub fn new(spec: ExportSpec) -> Arc<Self> {
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            watch: DeviceWatch::of(&spec.store),
             spec,
             gate: Gate::default(),
             counters: ExportCounters::default(),
             flush_epoch: AtomicU64::new(0),
             punch_unsupported: AtomicBool::new(false),
             range_unsupported: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             idle: (Mutex::new(()), Condvar::new()),
         })
@@ -209,7 +225,23 @@ impl Export {
         self.counters.totals()
     }
 
-    pub(crate) fn flush_epoch(&self) -> u64 {
+    /// Writes to its device that are on their way, and those of other exports of that device.
+    #[must_use]
+    pub fn writes(&self) -> &RangeUse {
+        &self.watch.writes
+    }
+
+    pub(crate) fn begin_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Grows with every failed flush: what was written and not flushed before is void then.
+    #[must_use]
+    pub fn flush_epoch(&self) -> u64 {
         self.flush_epoch.load(Ordering::Acquire)
     }
 

@@ -233,6 +233,29 @@ impl DeviceFile {
         Ok(done)
     }
 
+    /// Blocking read that does not use the page cache when the file is open for direct I/O; then offset, length and
+    /// memory are multiples of `direct_align`. Short at the end only.
+    pub fn read_medium_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, SetupError> {
+        let file = self.file(Via::Direct);
+        let align = self.direct_align() as usize;
+        let mut done = 0;
+        while done < buf.len() {
+            match file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(len) => done += len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(self.io_error(&format!("cannot be read at {offset}"), error));
+                }
+            }
+            // A piece of a block is the end of a file; asking for more from there would not be aligned.
+            if !done.is_multiple_of(align) {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
     /// Blocking write through the page cache, for slow paths off the shard. All or an error.
     pub fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<(), SetupError> {
         self.buffered

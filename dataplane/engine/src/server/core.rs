@@ -7,7 +7,7 @@ use super::{
 use crate::{
     ctx::{Ctx, DeviceUse, Hold, Tag},
     error::LaneFault,
-    export::{Export, Store},
+    export::{ConnectionWrites, Export, Store},
     limits::{PIECES_PER_REQUEST_MAX, SERVER_REQUESTS_PER_LANE_MAX, SMALL_BYTES, TX_ITEMS_MAX},
     link::{Receiver, RxWant, Tx, TxItem},
     parked::Parked,
@@ -54,6 +54,8 @@ pub(super) struct ServerCore {
     pub tx: Tx,
     pub hold: Hold,
     pub requests: Slots<ServerRequest>,
+    /// Those of them that change the device. Outlives `requests` until the kernel has given everything back.
+    pub writes: ConnectionWrites,
     pub incoming: Option<IncomingWrite>,
     /// Requests with pieces still to launch (reads, explicit zeroes).
     pub launching: VecDeque<u32>,
@@ -88,6 +90,7 @@ impl ServerCore {
         Self {
             tag,
             conn,
+            writes: ConnectionWrites::new(&export.watch),
             export,
             file,
             tx,
@@ -130,10 +133,14 @@ impl ServerCore {
             refused
         };
         let refused = entry.error.is_some();
+        let range = request.offset..entry.end();
         let Ok(slot) = self.requests.insert(entry) else {
             // `want` stops reading before the table is full.
             return Err(LaneFault::Ordered);
         };
+        if !refused && changes_device(request.command) {
+            self.writes.begin(slot, range);
+        }
         let has_payload = matches!(self.conn.want(), ServerWant::Payload { discard: false, .. });
         if request.command == Command::Write && has_payload {
             self.begin_write(slot, &request);
@@ -199,6 +206,7 @@ impl ServerCore {
         let Some(entry) = self.requests.remove(slot) else {
             return Ok(());
         };
+        self.writes.end(slot);
         if !entry.complete {
             // The slot will serve another request; nothing of this one may be launched any more.
             self.launching.retain(|waiting| *waiting != slot);
@@ -320,6 +328,13 @@ impl ServerCore {
             payload,
         });
     }
+}
+
+const fn changes_device(command: Command) -> bool {
+    matches!(
+        command,
+        Command::Write | Command::WriteZeroes | Command::Trim
+    )
 }
 
 impl<B: Backend> Receiver<B> for ServerCore {
