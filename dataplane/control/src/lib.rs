@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod data;
 mod export;
 mod invalid;
 pub mod limits;
@@ -22,6 +23,7 @@ mod transfer;
 mod tunable;
 
 pub use answer::{API_VERSION, Answer, Blame, ErrorAnswer, ErrorBody, ErrorKind, Retry};
+pub use data::{DeviceFacts, ExportFacts, FlushFacts, StoreKind, TunableTrial};
 pub use export::{
     ExportList, ExportMode, ExportOrigin, ExportPut, ExportRemoved, ExportState, ExportTotals,
     ExportView, Flushed, HoldPut, HoldRemoved, HoldView,

@@ -35,6 +35,8 @@ pub const TRANSFER_EXTENTS_MAX: usize = 262_144;
 pub const URI_BYTES_MAX: usize = 16_384;
 /// Longest in-flight deadline a transfer may ask for, seconds.
 pub const IN_FLIGHT_DEADLINE_S_MAX: u64 = 3_600;
+/// Longest lease of a trial of tunables, seconds: whoever tunes looks at its figures more often.
+pub const TRIAL_LEASE_S_MAX: u64 = 3_600;
 /// Largest body of `POST /v1/transfers`, bytes: the ranges at their limit.
 pub const TRANSFER_BODY_BYTES_MAX: usize = 16 << 20;
 /// Largest body of any other request, bytes: fingerprints at their limit.

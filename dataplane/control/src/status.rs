@@ -32,6 +32,9 @@ pub struct Connections {
     pub negotiating: u64,
     /// Served by the shards.
     pub served: u64,
+    /// Those of `mk-data/1`.
+    #[serde(default)]
+    pub data: u64,
 }
 
 /// How the process is.

@@ -1,22 +1,24 @@
-//! The samples of `docs/interfaces/control-socket.md` are what the types say.
+//! The samples of `control-socket.md` and `mk-data.md` in `docs/interfaces` are what the types say.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeMap;
 
 use control::{
-    Answer, ErrorAnswer, ExportPut, ExportRemoved, ExportView, Flushed, HoldPut, HoldRemoved,
-    HoldView, Status, TransferEvent, TransferRequest, TransferView, TunableList, TunablePatch,
+    Answer, ErrorAnswer, ExportFacts, ExportPut, ExportRemoved, ExportView, Flushed, HoldPut,
+    HoldRemoved, HoldView, Status, TransferEvent, TransferRequest, TransferView, TunableList,
+    TunablePatch, TunableTrial,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-const PAGE: &str = include_str!("../../../docs/interfaces/control-socket.md");
+const CONTROL: &str = include_str!("../../../docs/interfaces/control-socket.md");
+const DATA: &str = include_str!("../../../docs/interfaces/mk-data.md");
 
 /// The page's blocks of JSON, by the type that they name.
-fn samples() -> BTreeMap<&'static str, &'static str> {
+fn samples(page: &'static str) -> BTreeMap<&'static str, &'static str> {
     let mut samples = BTreeMap::new();
-    for block in PAGE.split("```json ").skip(1) {
+    for block in page.split("```json ").skip(1) {
         let (name, rest) = block.split_once('\n').unwrap();
         let (text, _) = rest.split_once("```").unwrap();
         assert!(
@@ -38,7 +40,7 @@ fn check<T: Serialize + DeserializeOwned>(name: &str, text: &str) {
 
 #[test]
 fn every_sample_of_the_page_is_exactly_what_its_type_writes() {
-    let mut samples = samples();
+    let mut samples = samples(CONTROL);
     let mut take = |name: &'static str, check: fn(&str, &str)| {
         let text = samples
             .remove(name)
@@ -67,8 +69,16 @@ fn every_sample_of_the_page_is_exactly_what_its_type_writes() {
 }
 
 #[test]
+fn every_sample_of_mk_data_is_exactly_what_its_type_writes() {
+    let samples = samples(DATA);
+    check::<Answer<ExportFacts>>("ExportFacts", samples["ExportFacts"]);
+    check::<TunableTrial>("TunableTrial", samples["TunableTrial"]);
+    assert_eq!(samples.len(), 2, "samples of unknown types");
+}
+
+#[test]
 fn requests_of_the_page_pass_their_checks() {
-    let samples = samples();
+    let samples = samples(CONTROL);
     let put: ExportPut = serde_json::from_str(samples["ExportPut"]).unwrap();
     put.validate().unwrap();
     let hold: HoldPut = serde_json::from_str(samples["HoldPut"]).unwrap();

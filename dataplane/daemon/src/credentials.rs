@@ -17,6 +17,8 @@ use crate::exit::{Exit, Failure};
 pub(crate) const CA_CERT: &str = "ca-cert.pem";
 /// Largest PEM file we read; a bundle of every public authority has a quarter of it.
 const PEM_BYTES_MAX: u64 = 1 << 20;
+/// The application protocol of identities, hashes and tunables.
+pub(crate) const ALPN_DATA: &[u8] = b"mk-data/1";
 pub(crate) use tls::ALPN_NBD;
 
 /// Whose certificate is wanted.

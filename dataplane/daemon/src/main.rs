@@ -14,6 +14,7 @@ mod report;
 mod serve;
 mod signals;
 mod size;
+mod tls_stream;
 mod uri;
 
 use std::process::ExitCode;

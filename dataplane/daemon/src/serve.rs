@@ -15,6 +15,7 @@ mod args;
 mod certificates;
 mod config;
 mod context;
+mod data;
 mod door;
 mod exports;
 mod http;
@@ -25,6 +26,7 @@ mod notify;
 mod problem;
 mod signals;
 mod transfers;
+mod trials;
 
 use std::sync::Arc;
 
@@ -188,6 +190,7 @@ fn listen(runtime: &Runtime, context: &Arc<Context>) -> Result<(), Failure> {
         runtime.spawn(socket.serve());
     }
     runtime.spawn(door::report_turned_away(Arc::clone(context)));
+    runtime.spawn(trials::end_leases(Arc::clone(context)));
     Ok(())
 }
 

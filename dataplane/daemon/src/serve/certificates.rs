@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use control::Fingerprint;
 use rustls::ServerConfig;
 
-use crate::credentials::{self, ALPN_NBD, Role, suite_order};
+use crate::credentials::{self, ALPN_DATA, ALPN_NBD, Role, suite_order};
 use crate::exit::Failure;
 
 /// TLS of the listeners. Connections keep the certificate with which they began.
@@ -15,6 +15,8 @@ pub(super) struct ServerTls(RwLock<Current>);
 struct Current {
     /// For the NBD service: a client certificate is required.
     nbd: Arc<ServerConfig>,
+    /// For `mk-data/1`: likewise.
+    data: Arc<ServerConfig>,
     /// Of our own certificate.
     fingerprint: Fingerprint,
 }
@@ -37,6 +39,11 @@ impl ServerTls {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).nbd)
     }
 
+    /// The same for `mk-data/1`.
+    pub(super) fn data_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).data)
+    }
+
     /// Of our own certificate.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         self.0
@@ -49,18 +56,21 @@ impl ServerTls {
 fn read(dir: &Path, suite: Option<&'static str>) -> Result<Current, Failure> {
     let on = || dir.display().to_string();
     let credentials = credentials::load(dir, Role::Server)?;
-    let policy = tls::TlsPolicy {
-        alpn: vec![ALPN_NBD.to_vec()],
-        client_certificate_required: true,
-        suites: suite_order(suite),
+    let config = |alpn: &[u8]| {
+        let policy = tls::TlsPolicy {
+            alpn: vec![alpn.to_vec()],
+            client_certificate_required: true,
+            suites: suite_order(suite),
+        };
+        tls::server_config(&credentials, &policy).map_err(|error| Failure::tls(on(), &error))
     };
-    let nbd =
-        tls::server_config(&credentials, &policy).map_err(|error| Failure::tls(on(), &error))?;
+    let (nbd, data) = (config(ALPN_NBD)?, config(ALPN_DATA)?);
     let certificate = credentials.cert_pem.as_deref().unwrap_or_default();
     let fingerprint =
         tls::pki::fingerprint(certificate).map_err(|error| Failure::tls(on(), &error))?;
     Ok(Current {
         nbd,
+        data,
         fingerprint: Fingerprint(fingerprint),
     })
 }

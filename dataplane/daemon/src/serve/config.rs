@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::TunableValue;
 use control::limits::EXPORTS_MAX;
+use control::{ClientRule, TunableValue};
 use engine::Tunables;
 
 use crate::exit::{Failure, Side};
@@ -49,6 +49,8 @@ pub(super) struct Config {
     pub(super) handshake_deadline: Duration,
     /// Time that clients have to finish.
     pub(super) drain_timeout: Duration,
+    /// Who may change tunables over `mk-data/1`.
+    pub(super) tuners: ClientRule,
     /// Records sealed under one key; `None`: the default of the record layer.
     pub(super) records_per_key: Option<u64>,
     /// Tunables that were set, in the order of their names, as text.
@@ -209,6 +211,7 @@ impl TryFrom<RawConfig> for Config {
                 &DRAIN_TIMEOUT_S_RANGE,
                 "service managers lose patience",
             )?),
+            tuners: raw.tuners.unwrap_or(ClientRule::Only(Vec::new())),
             records_per_key: raw.records_per_key,
             tunables,
             exports: raw
@@ -297,6 +300,7 @@ impl From<&Config> for RawConfig {
             preauth_connections_max: Some(config.preauth_connections_max),
             handshake_deadline_s: Some(config.handshake_deadline.as_secs()),
             drain_timeout_s: Some(config.drain_timeout.as_secs()),
+            tuners: Some(config.tuners.clone()),
             records_per_key: config.records_per_key,
             tunables: config.tunables.iter().cloned().collect(),
             export: config.exports.iter().map(RawExport::from).collect(),

@@ -1,24 +1,28 @@
 //! What every part of a running server shares.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use control::{Connections, Listener, Status};
 use engine::{Engine, Tunables};
 use tls::SessionLimits;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::certificates::ServerTls;
 use super::config::{Config, SharedConfig};
+use super::data::{DataPlaces, HashJobs};
 use super::door::{DoorCounters, Preauth};
 use super::exports::Registry;
 use super::transfers::Transfers;
+use super::trials::Trials;
 
 /// The server.
 pub(super) struct Context {
     pub(super) engine: Engine,
     pub(super) tunables: Arc<Tunables>,
+    /// Values that fall back when their lease ends.
+    pub(super) trials: Trials,
     pub(super) registry: Registry,
     pub(super) transfers: Transfers,
     /// There whenever a listener needs it.
@@ -29,13 +33,19 @@ pub(super) struct Context {
     pub(super) preauth_freed: Notify,
     /// Connections that have authenticated and are not served yet.
     pub(super) negotiating: AtomicUsize,
+    /// Connections of `mk-data/1`.
+    pub(super) data_places: Arc<DataPlaces>,
+    /// Media that are being read for hashes.
+    pub(super) hash_jobs: HashJobs,
     pub(super) door: DoorCounters,
     /// Changes with every start.
     pub(super) boot_id: String,
+    /// Changes with every boot of the machine.
+    pub(super) machine_boot_id: String,
     started: Instant,
     /// Set once, when everything listens.
     pub(super) listeners: OnceLock<Vec<Listener>>,
-    is_draining: AtomicBool,
+    is_draining: watch::Sender<bool>,
     /// How often certificates and configuration were read.
     generation: AtomicU64,
     /// Why the last reading was refused.
@@ -52,6 +62,7 @@ impl Context {
         Ok(Self {
             engine,
             tunables,
+            trials: Trials::default(),
             registry: Registry::default(),
             transfers: Transfers::default(),
             tls,
@@ -59,11 +70,14 @@ impl Context {
             preauth_freed: Notify::new(),
             config: RwLock::new(Arc::new(config)),
             negotiating: AtomicUsize::new(0),
+            data_places: Arc::default(),
+            hash_jobs: HashJobs::default(),
             door: DoorCounters::new(),
-            boot_id: fresh_id()?,
+            boot_id: kernel_id("uuid")?,
+            machine_boot_id: kernel_id("boot_id")?,
             started: Instant::now(),
             listeners: OnceLock::new(),
-            is_draining: AtomicBool::new(false),
+            is_draining: watch::Sender::new(false),
             generation: AtomicU64::new(1),
             config_error: Mutex::new(None),
         })
@@ -105,11 +119,16 @@ impl Context {
 
     /// From now on the process takes no new work.
     pub(super) fn set_draining(&self) {
-        self.is_draining.store(true, Ordering::Release);
+        self.is_draining.send_replace(true);
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Acquire)
+        *self.is_draining.borrow()
+    }
+
+    /// Becomes true when the process begins to end.
+    pub(super) fn drain_begun(&self) -> watch::Receiver<bool> {
+        self.is_draining.subscribe()
     }
 
     pub(super) fn uptime_s(&self) -> u64 {
@@ -143,6 +162,7 @@ impl Context {
                 .len() as u64,
             negotiating: self.negotiating.load(Ordering::Relaxed) as u64,
             served: served as u64,
+            data: self.data_places.taken() as u64,
         }
     }
 
@@ -174,7 +194,8 @@ impl Context {
     }
 }
 
-/// A random id from the kernel.
-fn fresh_id() -> std::io::Result<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/uuid").map(|id| id.trim().to_owned())
+/// An id from the kernel: `uuid` is another one each time, `boot_id` the same until the machine boots again.
+fn kernel_id(kind: &str) -> std::io::Result<String> {
+    std::fs::read_to_string(format!("/proc/sys/kernel/random/{kind}"))
+        .map(|id| id.trim().to_owned())
 }

@@ -24,11 +24,13 @@ use control::limits::{BODY_BYTES_MAX, TRANSFER_BODY_BYTES_MAX};
 use nix::sys::stat::Mode;
 
 use super::context::Context;
+use super::data::show_hashes;
 use super::door::bind_unix;
 use super::problem;
 use crate::exit::Failure;
-use answer::respond;
+pub(super) use answer::{Body, Name, Params, blocking, problem_response, respond};
 use peer::{Access, Caller, ControlListener, groups_of, rights};
+pub(super) use tunables::view as tunables_view;
 
 /// Socket of the owner of exports.
 const EXPORTS_SOCKET: &str = "exports.sock";
@@ -100,6 +102,7 @@ fn exports_router() -> Router<Arc<Context>> {
 fn transfers_router() -> Router<Arc<Context>> {
     common_router()
         .route("/v1/exports", get(exports::list))
+        .route("/v1/exports/{name}/hashes", get(show_hashes))
         .route("/v1/tunables", get(tunables::list).patch(tunables::patch))
         .route("/metrics", get(metrics::show))
         .route(

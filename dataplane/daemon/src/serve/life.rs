@@ -78,6 +78,12 @@ fn take_new(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
     for note in fresh.apply_tunables(&context.tunables)? {
         tracing::warn!("{note}");
     }
+    let names: Vec<&str> = fresh
+        .tunables
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    context.trials.keep(&names);
     context.replace_config(fresh);
     Ok(())
 }

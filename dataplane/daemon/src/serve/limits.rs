@@ -57,8 +57,31 @@ pub(super) const CANCEL_WAIT: Duration = Duration::from_secs(30);
 pub(super) const TRANSFER_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// In-flight deadline of transfers that name none.
 pub(super) const TRANSFER_IN_FLIGHT_DEADLINE: Duration = Duration::from_secs(60);
+/// Connections of `mk-data/1` at once. A transfer has one or two; they come from holders of our certificates.
+pub(super) const DATA_CONNECTIONS_MAX: usize = 512;
+/// Those of one certificate: two for each transfer that an appliance may run, and some that linger.
+pub(super) const DATA_CONNECTIONS_PER_CERTIFICATE_MAX: usize = 128;
+/// Silence between two requests of `mk-data/1`: a transfer asks at each checkpoint.
+pub(super) const DATA_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Time from the first byte of a request to the end of its head.
+pub(super) const DATA_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the body of a request.
+pub(super) const DATA_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which a client takes nothing of its answer, after which it is given up.
+pub(super) const DATA_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Headers of a request.
+pub(super) const DATA_HEADERS_MAX: usize = 64;
+/// What one connection buffers of heads and answers; a name of 255 bytes, percent-encoded, is 765.
+pub(super) const DATA_BUFFER_BYTES: usize = 64 << 10;
+/// Media read at once for hashes, whatever the number of CPUs: each takes a blocking thread.
+pub(super) const MEDIUM_READERS_MAX: usize = 8;
+/// How long a request waits for its turn to read a medium before it is told to come again.
+pub(super) const MEDIUM_WAIT: Duration = Duration::from_secs(2);
 
 const _: () =
     assert!(NEGOTIATION_BYTES_MAX > wire::limits::OPTION_BYTES_MAX as usize + 16 + 16_640);
 const _: () = assert!(*PREAUTH_CONNECTIONS_RANGE.end() >= PREAUTH_CONNECTIONS_MAX_DEFAULT);
 const _: () = assert!(PREAUTH_CONNECTIONS_MAX_DEFAULT < LISTEN_BACKLOG as usize);
+const _: () =
+    assert!(DATA_CONNECTIONS_PER_CERTIFICATE_MAX >= 2 * control::limits::TRANSFERS_RUNNING_MAX);
+const _: () = assert!(DATA_CONNECTIONS_PER_CERTIFICATE_MAX < DATA_CONNECTIONS_MAX);

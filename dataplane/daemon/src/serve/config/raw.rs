@@ -37,6 +37,8 @@ pub(super) struct RawConfig {
     pub(super) handshake_deadline_s: Option<u64>,
     /// Time that clients have to finish.
     pub(super) drain_timeout_s: Option<u64>,
+    /// Fingerprints of clients that may change tunables over `mk-data/1`.
+    pub(super) tuners: Option<ClientRule>,
     /// Records sealed under one key; lower it only to test how peers take new keys.
     pub(super) records_per_key: Option<u64>,
     /// Tunables by name.

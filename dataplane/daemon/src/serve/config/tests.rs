@@ -34,6 +34,7 @@ fn a_folder_with_certificates_is_enough() {
     preauth_connections_max = 512
     handshake_deadline_s = 10
     drain_timeout_s = 30
+    tuners = []
     "#);
 }
 
@@ -50,6 +51,7 @@ fn every_key_of_the_file_is_printed_back() {
         preauth_connections_max = 64
         handshake_deadline_s = 5
         drain_timeout_s = 7
+        tuners = ["00112233445566778899AABBCCDDEEFF00112233445566778899AABBCCDDEEFF"]
         records_per_key = 64
 
         [tunables]
@@ -76,6 +78,7 @@ fn every_key_of_the_file_is_printed_back() {
     preauth_connections_max = 64
     handshake_deadline_s = 5
     drain_timeout_s = 7
+    tuners = ["00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"]
     records_per_key = 64
 
     [tunables]

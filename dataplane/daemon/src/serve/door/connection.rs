@@ -16,6 +16,7 @@ use super::negotiate::{Negotiation, Pause};
 use super::places::{NegotiatingPlace, PreauthPlace};
 use super::socket::Socket;
 use crate::serve::context::Context;
+use crate::serve::data;
 use crate::serve::exports::Caller;
 
 /// A connection from its acceptance to the shards, or to its end.
@@ -36,11 +37,16 @@ impl Connection {
             (ListenerKind::Tls | ListenerKind::Nbds, None) => return,
         };
         match outcome {
-            Ok(Some(export)) => {
+            Ok(Ended::Served(export)) => {
                 context.door.served.add();
                 tracing::info!(peer, export, "client is served");
             }
-            Ok(None) => tracing::debug!(peer, "client left before it opened an export"),
+            Ok(Ended::Left) => tracing::debug!(peer, "client left before it opened an export"),
+            Ok(Ended::Data(Ok(()))) => tracing::debug!(peer, "mk-data/1: client left"),
+            Ok(Ended::Data(Err(error))) => {
+                let causes = crate::serve::log::chain(&error);
+                tracing::debug!(peer, "mk-data/1: the connection ended: {causes}");
+            }
             Err(fault) => {
                 context.door.fault(&fault);
                 let causes = crate::serve::log::chain(&fault);
@@ -54,17 +60,26 @@ impl Connection {
     }
 
     /// TLS from the first byte.
-    async fn tls(self, place: PreauthPlace) -> Result<Option<String>, DoorFault> {
+    async fn tls(self, place: PreauthPlace) -> Result<Ended, DoorFault> {
         let until = deadline(&self.context);
         let hello = before(until, Phase::Hello, read_hello(&self.socket)).await?;
         place.greeted();
-        let established = establish(&self.context, &self.socket, hello).await?;
-        let (caller, _place) = place.authenticated(&established)?;
+        let (route, established) = establish(&self.context, &self.socket, hello).await?;
+        let (fingerprint, place) = place.authenticated(&established)?;
+        let caller = Caller::Tls(fingerprint);
         let Self {
             context,
             socket,
             peer,
         } = self;
+        if route == Route::Data {
+            // It has a place of its own kind for as long as it lives.
+            drop(place);
+            let place = context.data_places.take(fingerprint);
+            let place = place.ok_or(DoorFault::TooManyData)?;
+            let ended = data::serve(context, socket, established, fingerprint, place).await;
+            return Ok(Ended::Data(ended));
+        }
         let mut channel = Channel::new(socket);
         channel.start_tls(established);
         let negotiation = Negotiation::new(context, channel, TlsPolicy::NotOffered, Some(caller));
@@ -72,7 +87,7 @@ impl Connection {
     }
 
     /// NBD in the clear that allows nothing but STARTTLS.
-    async fn nbds(self, place: PreauthPlace) -> Result<Option<String>, DoorFault> {
+    async fn nbds(self, place: PreauthPlace) -> Result<Ended, DoorFault> {
         let Self {
             context,
             socket,
@@ -84,20 +99,24 @@ impl Connection {
             Negotiation::new(Arc::clone(&context), channel, TlsPolicy::Forced, None);
         match before(until, Phase::Hello, negotiation.talk(Phase::Hello)).await? {
             Pause::StartTls => {}
-            Pause::Over | Pause::Done(_) => return Ok(None),
+            Pause::Over | Pause::Done(_) => return Ok(Ended::Left),
         }
         // Read ahead in the clear, a byte would be ciphertext or an injection; the machine refuses both.
         let hello = before(until, Phase::Hello, read_hello(&negotiation.channel.socket)).await?;
         place.greeted();
-        let established = establish(&context, &negotiation.channel.socket, hello).await?;
-        let (caller, _place) = place.authenticated(&established)?;
-        negotiation.tls_established(caller)?;
+        let (route, established) = establish(&context, &negotiation.channel.socket, hello).await?;
+        let (fingerprint, _place) = place.authenticated(&established)?;
+        if route != Route::Nbd {
+            // What follows STARTTLS can only be NBD.
+            return Err(DoorFault::Tls(TlsError::NoApplicationProtocol));
+        }
+        negotiation.tls_established(Caller::Tls(fingerprint))?;
         negotiation.channel.start_tls(established);
         finish(negotiation, peer).await
     }
 
     /// Plain NBD; the mode of the socket has said who may come.
-    async fn plain(self) -> Result<Option<String>, DoorFault> {
+    async fn plain(self) -> Result<Ended, DoorFault> {
         let Self {
             context,
             socket,
@@ -112,6 +131,16 @@ impl Connection {
         )
         .await
     }
+}
+
+/// How a connection left the door.
+enum Ended {
+    /// The shards have it, with this export.
+    Served(String),
+    /// The client wanted nothing.
+    Left,
+    /// It was one of `mk-data/1`, which lives here to its end.
+    Data(Result<(), hyper::Error>),
 }
 
 /// The end of a phase that begins now.
@@ -134,13 +163,14 @@ async fn establish(
     context: &Context,
     socket: &Socket,
     hello: ClientHello,
-) -> Result<Established, DoorFault> {
+) -> Result<(Route, Established), DoorFault> {
     // Before a ClientHello a socket is not worth six system calls.
     if socket.is_tcp() {
         configure_tcp(socket, &TcpOptions::default())?;
     }
-    let config = match (Route::of(&hello), &context.tls) {
-        (Ok(Route::Nbd), Some(tls)) => tls.nbd_config(),
+    let (route, config) = match (Route::of(&hello), &context.tls) {
+        (Ok(Route::Nbd), Some(tls)) => (Route::Nbd, tls.nbd_config()),
+        (Ok(Route::Data), Some(tls)) => (Route::Data, tls.data_config()),
         (Ok(_), None) => return Err(refuse_hello(socket, TlsError::NoApplicationProtocol).await),
         (Err(error), _) => return Err(refuse_hello(socket, error).await),
     };
@@ -148,20 +178,20 @@ async fn establish(
     let until = deadline(context);
     let established = before(until, Phase::Tls, handshake(socket, config, limits, hello)).await?;
     context.door.handshakes.add();
-    Ok(established)
+    Ok((route, established))
 }
 
 /// Negotiates and hands over; the name of the export that was opened.
-async fn finish(mut negotiation: Negotiation, peer: String) -> Result<Option<String>, DoorFault> {
+async fn finish(mut negotiation: Negotiation, peer: String) -> Result<Ended, DoorFault> {
     let until = negotiation.deadline();
     let phase = Phase::Negotiation;
     match before(until, phase, negotiation.talk(phase)).await? {
         Pause::Done(params) => {
             let name = params.export_name.clone();
             negotiation.hand_over(params, peer)?;
-            Ok(Some(name))
+            Ok(Ended::Served(name))
         }
         // STARTTLS is not offered here, so the machine has refused it.
-        Pause::Over | Pause::StartTls => Ok(None),
+        Pause::Over | Pause::StartTls => Ok(Ended::Left),
     }
 }

@@ -10,7 +10,11 @@ pub(in crate::serve) struct Counter(AtomicU64);
 
 impl Counter {
     pub(in crate::serve) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add_count(1);
+    }
+
+    pub(in crate::serve) fn add_count(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     pub(in crate::serve) fn get(&self) -> u64 {
@@ -33,6 +37,8 @@ pub(in crate::serve) struct DoorCounters {
     pub(in crate::serve) evicted_greeted: Counter,
     /// Closed because there were no descriptors left.
     pub(in crate::serve) shed: Counter,
+    /// Bytes read from media for hashes.
+    pub(in crate::serve) medium_hashed: Counter,
     /// Ended at the door, by reason.
     faults: [(&'static str, Counter); 7],
 }

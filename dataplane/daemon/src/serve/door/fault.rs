@@ -53,6 +53,10 @@ pub(super) enum DoorFault {
     NoCertificate,
     #[error("{count} connections are negotiating, and no more may")]
     TooManyNegotiating { count: usize },
+    #[error(
+        "there are as many mk-data/1 connections as may be, all together or of this certificate"
+    )]
+    TooManyData,
     #[error("the export was closed while the client negotiated")]
     ExportGone,
     #[error("the shards did not take the connection")]
@@ -85,7 +89,7 @@ impl DoorFault {
             Self::Closed { .. } | Self::Io { .. } => "closed",
             Self::Tls(_) | Self::NoCertificate => "tls",
             Self::Wire(_) | Self::Pipelined { .. } | Self::TooLong { .. } => "protocol",
-            Self::TooManyNegotiating { .. } | Self::Engine(_) => "full",
+            Self::TooManyNegotiating { .. } | Self::TooManyData | Self::Engine(_) => "full",
             Self::ExportGone => "export",
             Self::Socket(_) => "socket",
         }

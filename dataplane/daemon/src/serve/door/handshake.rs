@@ -9,21 +9,23 @@ use tls::{
 
 use super::fault::{DoorFault, Phase};
 use super::socket::Socket;
+use crate::credentials::ALPN_DATA;
 use crate::serve::limits::GOOD_BYE_BYTES_MAX;
 
 /// What is inside TLS, by ALPN.
 ///
-/// One service lives behind this port at present. The next ones (`mk-data/1`, `mk-agent/1`, HTTP) are
-/// each a variant here, a name in [`SERVED`] and an arm where the route is taken; those that ask for no
+/// The next ones (`mk-agent/1`, HTTP) are each a variant here, a name in [`SERVED`] and an arm where the route is taken; those that ask for no
 /// client certificate get a configuration of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
     /// The NBD service; also for clients that offer no ALPN at all.
     Nbd,
+    /// Identities, hashes and tunables.
+    Data,
 }
 
 /// Protocols in our order of preference.
-const SERVED: [(&[u8], Route); 1] = [(ALPN_NBD, Route::Nbd)];
+const SERVED: [(&[u8], Route); 2] = [(ALPN_NBD, Route::Nbd), (ALPN_DATA, Route::Data)];
 
 impl Route {
     /// Chooses by what the client offers.

@@ -9,7 +9,6 @@ use tls::Established;
 use super::fault::DoorFault;
 use super::preauth::PreauthId;
 use crate::serve::context::Context;
-use crate::serve::exports::Caller;
 use crate::serve::limits::NEGOTIATING_CONNECTIONS_MAX;
 
 /// The place of a connection that has not authenticated.
@@ -36,12 +35,12 @@ impl PreauthPlace {
     pub(super) fn authenticated(
         self,
         established: &Established,
-    ) -> Result<(Caller, NegotiatingPlace), DoorFault> {
+    ) -> Result<(Fingerprint, NegotiatingPlace), DoorFault> {
         let fingerprint = established
             .peer_fingerprint
             .ok_or(DoorFault::NoCertificate)?;
         let place = NegotiatingPlace::take(&self.context)?;
-        Ok((Caller::Tls(Fingerprint(fingerprint)), place))
+        Ok((Fingerprint(fingerprint), place))
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use control::{Answer, ErrorAnswer, ErrorBody, ErrorKind};
+use control::{Answer, ErrorAnswer, ErrorBody, ErrorKind, Retry};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,7 +18,7 @@ use crate::serve::context::Context;
 use crate::serve::problem;
 
 /// What a handler comes to.
-pub(super) type Outcome<T> = Result<(StatusCode, T), ErrorBody>;
+pub(in crate::serve) type Outcome<T> = Result<(StatusCode, T), ErrorBody>;
 
 /// The HTTP status of an error.
 fn status(kind: ErrorKind) -> StatusCode {
@@ -46,21 +47,34 @@ fn status(kind: ErrorKind) -> StatusCode {
 }
 
 /// The answer to a request.
-pub(super) fn respond<T: Serialize>(context: &Context, outcome: Outcome<T>) -> Response {
+pub(in crate::serve) fn respond<T: Serialize>(context: &Context, outcome: Outcome<T>) -> Response {
     match outcome {
         Ok((status, body)) => {
             (status, Json(Answer::new(context.boot_id.as_str(), body))).into_response()
         }
-        Err(error) => {
-            let status = status(error.kind);
-            let body = Answer::new(context.boot_id.as_str(), ErrorAnswer { error });
-            (status, Json(body)).into_response()
-        }
+        Err(error) => problem_response(context, error),
     }
 }
 
+/// The answer to a request that failed.
+pub(in crate::serve) fn problem_response(context: &Context, error: ErrorBody) -> Response {
+    let status = status(error.kind);
+    let retry_after = match (status, error.retry) {
+        (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Retry::AfterMs(ms)) => {
+            Some(HeaderValue::from(ms.div_ceil(1_000)))
+        }
+        _ => None,
+    };
+    let body = Answer::new(context.boot_id.as_str(), ErrorAnswer { error });
+    let mut response = (status, Json(body)).into_response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds);
+    }
+    response
+}
+
 /// Runs `work` where blocking is allowed, to its end even when the client goes.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(in crate::serve) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ErrorBody> + Send + 'static,
 ) -> Result<T, ErrorBody> {
     match tokio::task::spawn_blocking(work).await {
@@ -72,12 +86,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 fn bad_request(what: impl Into<String>) -> ErrorBody {
-    let remedy = "docs/interfaces/control-socket.md shows the request";
+    let remedy = "control-socket.md and mk-data.md in docs/interfaces show the requests";
     problem::refuse(ErrorKind::BadRequest, what, remedy)
 }
 
 /// A body of JSON, whatever its content type says.
-pub(super) struct Body<T>(pub(super) T);
+pub(in crate::serve) struct Body<T>(pub(in crate::serve) T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Context>> for Body<T> {
     type Rejection = Response;
@@ -106,7 +120,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Context>> for Body<T> {
 }
 
 /// The name in the path.
-pub(super) struct Name(pub(super) String);
+pub(in crate::serve) struct Name(pub(in crate::serve) String);
 
 impl FromRequestParts<Arc<Context>> for Name {
     type Rejection = Response;
@@ -130,7 +144,7 @@ impl FromRequestParts<Arc<Context>> for Name {
 }
 
 /// The query behind the path.
-pub(super) struct Params<T>(pub(super) T);
+pub(in crate::serve) struct Params<T>(pub(in crate::serve) T);
 
 impl<T: DeserializeOwned> FromRequestParts<Arc<Context>> for Params<T> {
     type Rejection = Response;

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use control::{ErrorBody, TunableList, TunablePatch, TunableValue, TunableView};
+use control::{TunableList, TunablePatch, TunableValue, TunableView};
 use engine::Tunables;
 use engine::tunables::{TunableState, Unit};
 
 use super::answer::{Body, respond};
-use crate::serve::config::set_tunable;
 use crate::serve::context::Context;
-use crate::serve::problem;
 
 pub(super) async fn list(State(context): State<Arc<Context>>) -> Response {
     respond(&context, Ok((StatusCode::OK, view(&context.tunables))))
@@ -22,28 +20,15 @@ pub(super) async fn patch(
     State(context): State<Arc<Context>>,
     Body(patch): Body<TunablePatch>,
 ) -> Response {
-    let outcome = apply(&context.tunables, &patch);
+    let outcome = context.trials.set(&context.tunables, &patch);
     respond(
         &context,
         outcome.map(|()| (StatusCode::OK, view(&context.tunables))),
     )
 }
 
-/// Sets all of them, or none: what cannot be right is found on a copy first.
-fn apply(tunables: &Tunables, patch: &TunablePatch) -> Result<(), ErrorBody> {
-    let trial = Tunables::new();
-    for target in [&*trial, tunables] {
-        for (name, value) in patch {
-            set_tunable(target, name, value).map_err(|error| problem::engine(&error))?;
-        }
-    }
-    for (name, value) in patch {
-        tracing::info!(name, ?value, "tunable is set");
-    }
-    Ok(())
-}
-
-fn view(tunables: &Tunables) -> TunableList {
+/// Every tunable as it stands.
+pub(in crate::serve) fn view(tunables: &Tunables) -> TunableList {
     TunableList {
         tunables: tunables.states().into_iter().map(one).collect(),
     }
@@ -72,27 +57,6 @@ fn one(state: TunableState) -> TunableView {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_patch_with_one_mistake_changes_nothing() {
-        let tunables = Tunables::new();
-        let before = tunables.request_bytes();
-        let patch = TunablePatch::from([
-            (
-                "request_bytes".to_owned(),
-                TunableValue::Text("512K".into()),
-            ),
-            ("speed".to_owned(), TunableValue::Number(1)),
-        ]);
-        assert!(apply(&tunables, &patch).is_err());
-        assert_eq!(tunables.request_bytes(), before);
-        let patch = TunablePatch::from([(
-            "request_bytes".to_owned(),
-            TunableValue::Text("512K".into()),
-        )]);
-        apply(&tunables, &patch).unwrap();
-        assert_eq!(tunables.request_bytes(), 512 << 10);
-    }
 
     #[test]
     fn a_choice_shows_its_word_and_a_number_its_value() {

@@ -1,0 +1,53 @@
+//! `GET` and `PATCH /v1/tunables`: looking is free, changing is for tuners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use control::limits::TRIAL_LEASE_S_MAX;
+use control::{ErrorBody, ErrorKind, TunableTrial};
+
+use super::Client;
+use crate::serve::context::Context;
+use crate::serve::http::{Body, respond, tunables_view};
+use crate::serve::problem;
+
+pub(super) async fn list(State(context): State<Arc<Context>>) -> Response {
+    let view = tunables_view(&context.tunables);
+    respond(&context, Ok((StatusCode::OK, view)))
+}
+
+pub(super) async fn patch(
+    State(context): State<Arc<Context>>,
+    Extension(client): Extension<Arc<Client>>,
+    Body(trial): Body<TunableTrial>,
+) -> Response {
+    let outcome = apply(&context, &client, &trial);
+    let view = outcome.map(|()| (StatusCode::OK, tunables_view(&context.tunables)));
+    respond(&context, view)
+}
+
+fn apply(context: &Context, client: &Client, trial: &TunableTrial) -> Result<(), ErrorBody> {
+    if !context.config().tuners.admits(&client.fingerprint) {
+        return Err(problem::refuse(
+            ErrorKind::Forbidden,
+            "this certificate may not change tunables",
+            "name its fingerprint under `tuners` in the configuration of the server",
+        ));
+    }
+    let Some(lease_s) = trial.lease_s else {
+        return context.trials.set(&context.tunables, &trial.values);
+    };
+    if !(1..=TRIAL_LEASE_S_MAX).contains(&lease_s) {
+        let what = format!("lease_s is {lease_s}; 1 to {TRIAL_LEASE_S_MAX} are possible");
+        let remedy = "renew the lease while the trial goes on";
+        return Err(problem::refuse(ErrorKind::BadRequest, what, remedy));
+    }
+    let lease = Duration::from_secs(lease_s);
+    context
+        .trials
+        .begin(&context.tunables, client.id, &trial.values, lease)
+}
