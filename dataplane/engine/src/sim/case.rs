@@ -221,7 +221,7 @@ impl Shape {
 /// Data with zeroes in it; the map tells of some of them.
 fn source_of(size: u64, dice: &mut Dice) -> (Vec<u8>, Vec<(u64, Extent)>) {
     let mut bytes = Vec::new();
-    let mut map = Vec::new();
+    let mut map: Vec<(u64, Extent)> = Vec::new();
     while (bytes.len() as u64) < size {
         let at = bytes.len() as u64;
         let len = dice.between(1, 96 * 1024).min(size - at);
@@ -239,7 +239,11 @@ fn source_of(size: u64, dice: &mut Dice) -> (Vec<u8>, Vec<(u64, Extent)>) {
         } else {
             0
         };
-        map.push((at, Extent { len, flags }));
+        // As real sources answer: neighbours of one kind are one extent, so that zeroes nobody told of stand beside data.
+        match map.last_mut() {
+            Some((_, last)) if last.flags == flags => last.len += len,
+            _ => map.push((at, Extent { len, flags })),
+        }
     }
     (bytes, map)
 }
