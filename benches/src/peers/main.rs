@@ -19,14 +19,13 @@ mod table;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use control::Exit;
 use rounds::{Plan, Scenario};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-/// Exit code of a failed assertion, as in every binary of the project.
-const EXIT_ASSERTION: u8 = 10;
 /// Ratio below which the gate fails.
 const GATE_RATIO: f64 = 1.2;
 
@@ -59,7 +58,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("peers: {error:#}");
-            ExitCode::FAILURE
+            // Nothing was measured: a tool, a setting or the machine is not as it has to be.
+            ExitCode::from(Exit::Usage.code())
         }
     }
 }
@@ -70,7 +70,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("SKIP: {missing} is not installed, there is nothing to compare with");
         let in_ci = std::env::var_os("CI").is_some();
         return Ok(if in_ci {
-            ExitCode::FAILURE
+            ExitCode::from(Exit::Usage.code())
         } else {
             ExitCode::SUCCESS
         });
@@ -124,5 +124,5 @@ fn gate(binary: &Path) -> Result<ExitCode> {
         }
     }
     println!("0 passed, 1 failed");
-    Ok(ExitCode::from(EXIT_ASSERTION))
+    Ok(ExitCode::from(Exit::AssertionFailed.code()))
 }

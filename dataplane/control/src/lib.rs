@@ -1,4 +1,4 @@
-//! The types of the control sockets, shared by the data plane, the control plane and the tools.
+//! The types of the control sockets, and the exit codes, shared by the data plane, the control plane and the tools.
 //!
 //! Requests, answers, events and errors as they stand in JSON, the limits on each field, and the checks
 //! that need nothing but the value itself. No sockets, no files, no clocks: a server that has parsed a
@@ -14,6 +14,7 @@
 
 mod answer;
 mod data;
+mod exit;
 mod export;
 mod invalid;
 pub mod limits;
@@ -24,6 +25,7 @@ mod tunable;
 
 pub use answer::{API_VERSION, Answer, Blame, ErrorAnswer, ErrorBody, ErrorKind, Retry};
 pub use data::{DeviceFacts, ExportFacts, FlushFacts, StoreKind, TunableTrial};
+pub use exit::Exit;
 pub use export::{
     ExportList, ExportMode, ExportOrigin, ExportPut, ExportRemoved, ExportState, ExportTotals,
     ExportView, Flushed, HoldPut, HoldRemoved, HoldView,

@@ -1,12 +1,9 @@
 //! How a command ends: one exit code, one line for people, one object for programs.
-//!
-//! Every binary of the project uses the same codes, so that a script or a service manager can tell "try
-//! again" (6, 8) from "somebody must act" (2, 3, 4, 5, 9) without reading text.
 
 use std::error::Error;
 use std::fmt;
-use std::process::ExitCode;
 
+pub(crate) use control::Exit;
 use engine::{Blame, EngineError, ErrorKind};
 use serde::Serialize;
 use sys::SetupError;
@@ -14,79 +11,6 @@ use sys::fault::SetupErrorKind;
 
 /// Causes shown below the first line; a longer chain is a loop or no help.
 const CAUSES_MAX: usize = 16;
-
-/// The exit codes, by meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Exit {
-    /// Done and durable, and verified when that was asked for.
-    Done,
-    /// Our own fault.
-    Bug,
-    /// Wrong arguments or configuration.
-    Usage,
-    /// TLS or authorisation.
-    Tls,
-    /// The source cannot be opened or read.
-    Source,
-    /// The target cannot be opened, written or flushed.
-    Target,
-    /// The connection was lost; the transfer can be taken up again.
-    ConnectionLost,
-    /// Source and target differ.
-    Differs,
-    /// Interrupted by a signal or a request; the transfer can be taken up again.
-    Interrupted,
-    /// Refused because data or secrecy would be at risk.
-    Refused,
-    /// A limit that a benchmark asserts was not met.
-    #[expect(
-        dead_code,
-        reason = "the benchmark harness ends with it; the table is one"
-    )]
-    AssertionFailed,
-}
-
-impl Exit {
-    /// The number the shell sees.
-    pub(crate) const fn code(self) -> u8 {
-        match self {
-            Self::Done => 0,
-            Self::Bug => 1,
-            Self::Usage => 2,
-            Self::Tls => 3,
-            Self::Source => 4,
-            Self::Target => 5,
-            Self::ConnectionLost => 6,
-            Self::Differs => 7,
-            Self::Interrupted => 8,
-            Self::Refused => 9,
-            Self::AssertionFailed => 10,
-        }
-    }
-
-    /// Stable name in JSON.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Bug => "bug",
-            Self::Usage => "usage",
-            Self::Tls => "tls",
-            Self::Source => "source",
-            Self::Target => "target",
-            Self::ConnectionLost => "connection_lost",
-            Self::Differs => "differs",
-            Self::Interrupted => "interrupted",
-            Self::Refused => "refused",
-            Self::AssertionFailed => "assertion_failed",
-        }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit.code())
-    }
-}
 
 /// Which end of a copy a fault belongs to; decides between exit codes 4 and 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     report::install_panic_line();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return report::clap_message(&error),
+        Err(error) => return report::clap_message(&error, std::env::args_os().skip(1)),
     };
     match &cli.verb {
         Verb::Serve(args) => serve::log::install(args.log_format),
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Verb::Pki(args) => pki::run(&args),
     };
     match outcome {
-        Ok(()) => Exit::Done.into(),
+        Ok(()) => ExitCode::from(Exit::Done.code()),
         Err(failure) => report::failure(verb, output, &failure),
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod copied;
 pub(crate) mod meter;
 pub(crate) mod progress;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -72,31 +73,59 @@ struct Failed<'a> {
 pub(crate) fn failure(verb: &str, output: OutputFormat, failure: &Failure) -> ExitCode {
     eprintln!("error: {failure}");
     if output == OutputFormat::Json {
-        let outcome = if failure.exit() == Exit::Interrupted {
-            "interrupted"
-        } else {
-            "failed"
-        };
-        let failed = Failed {
-            schema: SCHEMA,
-            command: verb,
-            outcome,
-            error: failure.to_object(),
-        };
-        // The failure stands on standard error already, and has the better exit code.
-        let _ = object(&failed);
+        failed_object(verb, failure);
     }
-    failure.exit().into()
+    ExitCode::from(failure.exit().code())
 }
 
-/// Help and version go to standard output with code 0, wrong usage to standard error with code 2.
-pub(crate) fn clap_message(error: &clap::Error) -> ExitCode {
+/// The failure on standard output, for programs.
+fn failed_object(verb: &str, failure: &Failure) {
+    let outcome = if failure.exit() == Exit::Interrupted {
+        "interrupted"
+    } else {
+        "failed"
+    };
+    let failed = Failed {
+        schema: SCHEMA,
+        command: verb,
+        outcome,
+        error: failure.to_object(),
+    };
+    // The failure stands on standard error already, and has the better exit code.
+    let _ = object(&failed);
+}
+
+/// Help and version go to standard output with code 0, wrong usage to standard error with code 2, and as an object to
+/// standard output when `args` ask for objects.
+pub(crate) fn clap_message(
+    error: &clap::Error,
+    args: impl IntoIterator<Item = OsString>,
+) -> ExitCode {
     // Nothing can be done about a closed standard error.
     let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done.into(),
-        _ => Exit::Usage.into(),
+    if let ErrorKind::DisplayHelp | ErrorKind::DisplayVersion = error.kind() {
+        return ExitCode::from(Exit::Done.code());
     }
+    if let Some(verb) = asks_for_objects(args) {
+        let text = error.to_string();
+        let what = text.strip_prefix("error: ").unwrap_or(&text);
+        // Arguments that are missing stand below the first line; usage and hints follow behind an empty one.
+        let lines = what.lines().take_while(|line| !line.is_empty());
+        let what: Vec<&str> = lines.map(str::trim).collect();
+        failed_object(&verb, &Failure::usage(what.join(" "), "", "see --help"));
+    }
+    ExitCode::from(Exit::Usage.code())
+}
+
+/// The verb, when the command line, which cannot be parsed, asks for objects.
+fn asks_for_objects(args: impl IntoIterator<Item = OsString>) -> Option<String> {
+    let args: Vec<OsString> = args.into_iter().take_while(|arg| arg != "--").collect();
+    let is_asked = args.iter().any(|arg| arg == "--output=json")
+        || args
+            .windows(2)
+            .any(|pair| pair[0] == "--output" && pair[1] == "json");
+    let verb = args.first().map(|verb| verb.to_string_lossy().into_owned());
+    is_asked.then(|| verb.unwrap_or_default())
 }
 
 /// A panic prints one line, ends our helpers and the process with the code of a bug.
@@ -133,4 +162,27 @@ pub(crate) fn install_log() {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(line: &str) -> Option<String> {
+        asks_for_objects(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn objects_are_asked_for_by_a_flag_and_not_by_the_name_of_a_file() {
+        assert_eq!(asked("copy --output json --wrong"), Some("copy".into()));
+        assert_eq!(asked("info x --output=json -q"), Some("info".into()));
+        for line in [
+            "copy a json",
+            "copy -- --output json",
+            "copy --output text",
+            "",
+        ] {
+            assert_eq!(asked(line), None, "{line}");
+        }
+    }
 }

@@ -265,6 +265,38 @@ fn an_error_is_an_object_too_when_objects_are_asked_for() {
 }
 
 #[test]
+fn wrong_usage_is_an_object_too_when_objects_are_asked_for() {
+    let bed = bed();
+    let cases: [(&[&str], &str, &str); 4] = [
+        (&["copy", "--output", "json"], "copy", "<TARGET>"),
+        (
+            &["copy", "a", "b", "--wrong", "--output=json"],
+            "copy",
+            "--wrong",
+        ),
+        (&["info", "--output", "json", "a", "b"], "info", "'b'"),
+        (
+            &["probe", "--output", "json", "--output", "json"],
+            "probe",
+            "--output",
+        ),
+    ];
+    for (args, verb, thing) in cases {
+        let run = bed.run(args);
+        assert!(run.refused(2).starts_with("error: "), "{run:?}");
+        let object = run.object();
+        assert_eq!(object["command"], verb, "{object}");
+        assert_eq!(object["outcome"], "failed", "{object}");
+        assert_eq!(object["error"]["kind"], "usage", "{object}");
+        assert_eq!(object["error"]["exit_code"], 2, "{object}");
+        let what = object["error"]["what"].as_str().unwrap();
+        assert!(what.contains(thing), "{args:?}: {what}");
+    }
+    let run = bed.run(&["copy", "--wrong", "--output", "text"]);
+    assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{run:?}");
+}
+
+#[test]
 fn an_image_that_names_other_files_is_refused_until_it_is_trusted() {
     if !have("qemu-img") || !have("qemu-nbd") {
         return;

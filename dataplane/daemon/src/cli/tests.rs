@@ -16,6 +16,14 @@ fn help_of(path: &[&str]) -> String {
 }
 
 #[test]
+fn the_help_lists_the_exit_codes_of_the_table() {
+    for exit in control::Exit::ALL {
+        let line = format!("{:>2}  {}", exit.code(), exit.meaning());
+        assert!(EXIT_CODES.contains(&line), "{line:?} in {EXIT_CODES}");
+    }
+}
+
+#[test]
 fn the_command_is_well_formed() {
     Cli::command().debug_assert();
 }
