@@ -56,7 +56,8 @@ pub struct Export {
     spec: ExportSpec,
     pub(crate) gate: Gate,
     pub(crate) counters: ExportCounters,
-    /// Grows with every failed flush; a connection born before a failure never again gets a good answer to FLUSH.
+    /// Grows with every failed flush. After the first one nobody ever gets a good answer to FLUSH again, until the export
+    /// is made anew.
     flush_epoch: AtomicU64,
     /// The device answered that it cannot do this way of zeroing.
     pub(crate) punch_unsupported: AtomicBool,
@@ -245,8 +246,15 @@ impl Export {
         self.flush_epoch.load(Ordering::Acquire)
     }
 
+    /// A flush failed. What it should have saved is lost, and no later flush says otherwise.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.flush_epoch.load(Ordering::Acquire) != 0
+    }
+
     /// Records the outcome of a flush. After a failure the kernel has dropped what it could not write, and a later flush
-    /// would "succeed" without it: so everything since the last good flush is void for all who are connected now.
+    /// would "succeed" without it: so everything since the last good flush is void, for those who are connected and for
+    /// those who come and would take the writes of the others for durable.
     pub(crate) fn flush_ended(&self, succeeded: bool) {
         if succeeded {
             add(&self.counters.flushes, 1);
@@ -259,12 +267,14 @@ impl Export {
     /// Flushes off the shards, for the control socket and for draining. A failure is not retried.
     ///
     /// # Errors
-    /// The device's error; from then on all connections of this moment are told EIO on FLUSH.
+    /// The device's error; from then on everybody is told EIO on FLUSH.
     pub fn flush_blocking(&self) -> Result<(), EngineError> {
         let Store::Device(file) = &self.spec.store else {
             return Ok(());
         };
-        let epoch = self.flush_epoch();
+        if self.has_failed() {
+            return Err(self.failed_before());
+        }
         let flushed = file.flush_blocking();
         self.flush_ended(flushed.is_ok());
         flushed.map_err(|cause| {
@@ -277,15 +287,20 @@ impl Export {
             .remedy("check the device and the kernel log, then copy again what was not durable")
             .cause(cause)
         })?;
-        if self.flush_epoch() != epoch {
-            return Err(EngineError::new(
-                ErrorKind::TargetIo,
-                Blame::Environment,
-                "another flush failed meanwhile; writes since the last good flush are void",
-                format!("export {}", self.name()),
-            ));
+        if self.has_failed() {
+            return Err(self.failed_before());
         }
         Ok(())
+    }
+
+    fn failed_before(&self) -> EngineError {
+        EngineError::new(
+            ErrorKind::TargetIo,
+            Blame::Environment,
+            "another flush failed before; writes since the last good flush are void",
+            format!("export {}", self.name()),
+        )
+        .remedy("copy again what was not durable, to an export that was opened anew")
     }
 }
 
@@ -319,11 +334,12 @@ mod tests {
     #[test]
     fn a_failed_flush_ends_an_epoch() {
         let export = null();
-        let epoch = export.flush_epoch();
         export.flush_ended(true);
-        assert_eq!(export.flush_epoch(), epoch);
+        assert!(!export.has_failed());
         export.flush_ended(false);
-        assert_ne!(export.flush_epoch(), epoch);
+        assert!(export.has_failed());
+        export.flush_ended(true);
+        assert!(export.has_failed(), "a good one afterwards means nothing");
         assert_eq!(export.stats().flush_failures, 1);
     }
 }

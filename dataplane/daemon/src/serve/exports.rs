@@ -118,6 +118,14 @@ impl Entry {
             Caller::Local => true,
         }
     }
+
+    /// As it is shown and acted upon: a flush of a client that failed counts as one of ours.
+    fn state(&self) -> ExportState {
+        match self.state {
+            ExportState::Open if self.export.has_failed() => ExportState::Failed,
+            state => state,
+        }
+    }
 }
 
 /// The right to change a name; given back when dropped.
@@ -173,7 +181,7 @@ impl Registry {
         let Some(entry) = entry else {
             return Err(ExportRefusal::Unknown);
         };
-        match entry.state {
+        match entry.state() {
             _ if inner.is_draining => Err(ExportRefusal::Shutdown),
             ExportState::Open => Ok(Arc::clone(&entry.export)),
             ExportState::Draining => Err(ExportRefusal::Shutdown),

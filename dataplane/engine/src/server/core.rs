@@ -68,8 +68,6 @@ pub(super) struct ServerCore {
     /// Device operations in flight.
     pub ops: u32,
     pub device_use: DeviceUse,
-    /// Epoch of the export's flushes when the connection was born.
-    pub flush_epoch: u64,
     /// New requests are answered ESHUTDOWN.
     pub draining: bool,
     /// The client said good-bye (DISC).
@@ -86,7 +84,6 @@ impl ServerCore {
         file: Option<FileId>,
         tx: Tx,
     ) -> Self {
-        let flush_epoch = export.flush_epoch();
         Self {
             tag,
             conn,
@@ -106,7 +103,6 @@ impl ServerCore {
             replies_behind_stream: VecDeque::with_capacity(TX_ITEMS_MAX),
             ops: 0,
             device_use: DeviceUse::default(),
-            flush_epoch,
             draining: false,
             disconnected: false,
             wished_alone: false,

@@ -455,7 +455,7 @@ impl ServerCore {
         ctx: &mut Ctx<'_, B>,
         slot: u32,
     ) -> Result<(), LaneFault> {
-        let voided = self.export.flush_epoch() != self.flush_epoch;
+        let voided = self.export.has_failed();
         let Some(entry) = self.requests.get_mut(slot) else {
             return Ok(());
         };
@@ -484,7 +484,7 @@ impl ServerCore {
         self.ops -= 1;
         ctx.stats.device_ops -= 1;
         self.export.flush_ended(outcome.is_ok());
-        let voided = self.export.flush_epoch() != self.flush_epoch;
+        let voided = self.export.has_failed();
         let error = match outcome {
             Err(fault) => Some(nbd_error(&fault)),
             Ok(_) => voided.then_some(NbdError::Io),

@@ -296,7 +296,7 @@ impl Registry {
                 .exports
                 .get(name)
                 .ok_or_else(|| not_found("export", name))?;
-            if entry.state == ExportState::Failed {
+            if entry.state() == ExportState::Failed {
                 return Err(flush_failed_before(name));
             }
             (
@@ -320,7 +320,7 @@ impl Registry {
 /// Marks an export as closing; whether its last flush had failed.
 pub(super) fn begin_close(inner: &mut Inner, name: &str) -> Option<(Arc<Export>, bool)> {
     inner.exports.get_mut(name).map(|entry| {
-        let was_failed = entry.state == ExportState::Failed;
+        let was_failed = entry.state() == ExportState::Failed;
         entry.state = ExportState::Draining;
         (Arc::clone(&entry.export), was_failed)
     })

@@ -52,7 +52,7 @@ fn export(name: &str, entry: &Entry) -> ExportView {
     ExportView {
         name: name.to_owned(),
         origin: entry.asked.origin(),
-        state: entry.state,
+        state: entry.state(),
         device,
         resolved: file.map(|file| file.resolved_path().display().to_string()),
         size_bytes: entry.export.size_bytes(),
