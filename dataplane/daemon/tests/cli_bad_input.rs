@@ -34,6 +34,8 @@ fn check(bed: &Bed, cases: &[Case<'_>]) {
         let line = run.refused(*code);
         assert!(line.contains(thing), "{args:?}: no {thing:?} in {line}");
         assert!(line.contains(remedy), "{args:?}: no {remedy:?} in {line}");
+        let errors = run.stderr.matches("error: ").count();
+        assert_eq!(errors, 1, "{args:?} is told in one line: {run:?}");
         assert!(run.stdout.is_empty(), "{args:?}: {}", run.stdout);
     }
     bed.assert_no_leftovers();
@@ -44,8 +46,8 @@ fn a_bad_source_is_exit_4() {
     check(
         &bed(),
         &[
-            (&["copy", "none.raw", "t"], 4, "none.raw", ""),
-            (&["copy", "folder", "t"], 4, "folder", ""),
+            (&["copy", "none.raw", "t"], 4, "none.raw", "check the path"),
+            (&["copy", "folder", "t"], 4, "folder", "a regular file"),
             (
                 &["copy", "none.qcow2", "t"],
                 4,
@@ -56,10 +58,15 @@ fn a_bad_source_is_exit_4() {
                 &["copy", "nbd+unix:///?socket=none.sock", "t"],
                 4,
                 "none.sock",
-                "",
+                "check that the server runs",
             ),
-            (&["info", "none.raw"], 4, "none.raw", ""),
-            (&["info", "nbd://127.0.0.1:1/x"], 4, "127.0.0.1:1", ""),
+            (&["info", "none.raw"], 4, "none.raw", "check the path"),
+            (
+                &["info", "nbd://127.0.0.1:1/x"],
+                4,
+                "127.0.0.1:1",
+                "check that the server runs",
+            ),
         ],
     );
 }
@@ -69,18 +76,23 @@ fn a_bad_target_is_exit_5() {
     check(
         &bed(),
         &[
-            (&["copy", "disk.raw", "none/t"], 5, "none/t", ""),
+            (
+                &["copy", "disk.raw", "none/t"],
+                5,
+                "none/t",
+                "check the path",
+            ),
             (
                 &["copy", "disk.raw", "small.raw", "--overwrite"],
                 5,
                 "small.raw",
-                "",
+                "make it larger",
             ),
             (
                 &["copy", "disk.raw", "nbd+unix:///?socket=none.sock"],
                 5,
                 "none.sock",
-                "",
+                "check that the server runs",
             ),
         ],
     );
@@ -422,7 +434,9 @@ fn an_unknown_export_is_told_by_both_ends_of_a_copy() {
         let script =
             format!("{place}; other=\"nbd+unix:///none?socket=$socket\"; \"$BIN\" {words}");
         let run = bed.under_nbdkit(&strict, &script);
-        assert!(run.refused(code).contains("none"), "{run:?}");
+        let line = run.refused(code);
+        assert!(line.contains("export none"), "{line}");
+        assert!(line.contains("check the export's name"), "{line}");
     }
 }
 
@@ -433,7 +447,12 @@ fn a_read_only_export_is_no_target() {
     }
     let bed = bed();
     let run = bed.under_nbdkit(&["-r", "memory", "1M"], r#""$BIN" copy disk.raw "$uri""#);
-    run.refused(5);
+    let line = run.refused(5);
+    assert!(
+        line.contains("read-only") && line.contains("nbdkit"),
+        "{line}"
+    );
+    assert!(line.contains("export it for writing"), "{line}");
 }
 
 #[test]
@@ -444,5 +463,6 @@ fn an_export_that_is_too_small_is_no_target() {
     let bed = bed();
     let run = bed.under_nbdkit(&["memory", "64K"], r#""$BIN" copy disk.raw "$uri""#);
     let line = run.refused(5).to_owned();
-    assert!(line.contains("65536") || line.contains("small"), "{line}");
+    assert!(line.contains("65536") && line.contains("small"), "{line}");
+    assert!(line.contains("at least the source's size"), "{line}");
 }

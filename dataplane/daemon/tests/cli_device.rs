@@ -144,6 +144,15 @@ fn a_mounted_device_is_refused_even_with_overwrite() {
         line.contains(&target.device) && line.contains("mounted"),
         "{line}"
     );
+    assert!(line.contains("release it first"), "{line}");
+    // What was mounted is a file system still, and not to be lost unasked either.
+    let run = bed.run(&["copy", "a", &target.device]);
+    let line = run.refused(9);
+    assert!(line.contains(&target.device), "{line}");
+    assert!(
+        line.contains("ext2/3/4 file system") && line.contains("--overwrite"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -154,7 +163,11 @@ fn a_device_that_is_too_small_is_exit_5() {
     };
     bed.disk("a", 2 << 20);
     let run = bed.run(&["copy", "a", &target.device]);
-    assert!(run.refused(5).contains(&target.device));
+    let line = run.refused(5);
+    assert!(
+        line.contains(&target.device) && line.contains("at least the source's size"),
+        "{line}"
+    );
     assert!(
         std::fs::read(&target.file)
             .unwrap()
