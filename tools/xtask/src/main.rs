@@ -3,6 +3,8 @@
 //! `cargo xtask floors` asks who may depend on whom; `cargo xtask tidy` asks whether the tree is
 //! fit to be read and released. Both print every finding as `file:line: what` with its remedy,
 //! and end with 0 (nothing found), 1 (findings) or 2 (wrong usage).
+//!
+//! `cargo xtask teeth` does build: it seeds defects and asks whether the tests find them.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::print_stdout,
@@ -13,6 +15,7 @@
 mod finding;
 mod floors;
 mod rust_text;
+mod teeth;
 mod tidy;
 
 use std::path::PathBuf;
@@ -23,9 +26,10 @@ use cargo_metadata::{CargoOpt, Metadata, MetadataCommand};
 
 use finding::{Finding, Severity};
 
-const USAGE: &str = "usage: cargo xtask floors | tidy\n\
+const USAGE: &str = "usage: cargo xtask floors | tidy | teeth [WORD...]\n\
     floors  the dependency table of docs/architecture/README.md, and the purity of floor 0\n\
-    tidy    versions, unsafe, sizes, words, docs, metrics, licences, shell scripts";
+    tidy    versions, unsafe, sizes, words, docs, metrics, licences, shell scripts\n\
+    teeth   seeds the defects of tools/xtask/teeth.toml (those named like a WORD) and runs their tests";
 
 /// The product runs on Linux only, so dependencies of other systems are not looked at.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
     let outcome = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["floors"] => run("floors", floors::check_workspace),
         ["tidy"] => run("tidy", tidy::check_workspace),
+        ["teeth", ref words @ ..] => seed_defects(words),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -48,6 +53,12 @@ fn main() -> ExitCode {
         eprintln!("xtask: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn seed_defects(words: &[&str]) -> Result<ExitCode> {
+    let metadata = metadata()?;
+    let root = metadata.workspace_root.as_std_path();
+    teeth::run(root, metadata.target_directory.as_std_path(), words)
 }
 
 fn run(name: &str, check: fn(&Metadata) -> Result<Vec<Finding>>) -> Result<ExitCode> {

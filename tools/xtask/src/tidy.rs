@@ -33,6 +33,7 @@ pub(crate) fn check_workspace(metadata: &Metadata) -> Result<Vec<Finding>> {
         metrics::check,
         docs::check,
         links::check,
+        crate::teeth::check,
     ] {
         findings.extend(check(&tree));
     }
