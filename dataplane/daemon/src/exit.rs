@@ -152,7 +152,8 @@ impl Failure {
             ErrorKind::TargetConnect | ErrorKind::TargetIo | ErrorKind::OutOfSpace => Exit::Target,
             ErrorKind::ConnectionLost => Exit::ConnectionLost,
             ErrorKind::Verify => Exit::Differs,
-            ErrorKind::Cancelled => Exit::Interrupted,
+            // Without its journal a copy stops in order, and can go on from what the journal has.
+            ErrorKind::Cancelled | ErrorKind::Journal => Exit::Interrupted,
             ErrorKind::Refused => Exit::Refused,
             ErrorKind::Protocol => match side {
                 Side::Source => Exit::Source,
@@ -364,6 +365,7 @@ mod tests {
             (ErrorKind::ConnectionLost, 6),
             (ErrorKind::Verify, 7),
             (ErrorKind::Cancelled, 8),
+            (ErrorKind::Journal, 8),
             (ErrorKind::Refused, 9),
         ];
         for (kind, code) in codes {

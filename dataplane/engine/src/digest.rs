@@ -15,9 +15,10 @@ mod table;
 mod tests;
 mod tree;
 
-use std::{fmt, str::FromStr, sync::LazyLock};
+use std::{borrow::Cow, fmt, str::FromStr, sync::LazyLock};
 
 use blake3::{Hasher, hazmat::HasherExt};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use hashed::{GRAINS_PER_BATCH, GrainBatch, Hashed, hash_payload};
 pub use table::{CHUNKS_MAX, ChunkTable, ChunkView, ZERO_RUNS_MAX};
@@ -81,6 +82,20 @@ impl FromStr for Digest {
         blake3::Hash::from_hex(text)
             .map(|hash| Self(*hash.as_bytes()))
             .map_err(|_| NoDigest)
+    }
+}
+
+/// As text.
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <Cow<'de, str>>::deserialize(from)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 

@@ -25,6 +25,8 @@ pub enum ErrorKind {
     ConnectionLost,
     /// Contents differ.
     Verify,
+    /// The journal of a transfer can no longer be written; what it records so far is valid.
+    Journal,
     /// Somebody asked us to stop.
     Cancelled,
     /// Refused for the safety of data.

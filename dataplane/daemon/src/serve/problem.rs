@@ -115,6 +115,8 @@ pub(super) fn engine(error: &EngineError) -> ErrorBody {
         From::TargetIo | From::OutOfSpace => (ErrorKind::Target, Retry::Never),
         From::ConnectionLost => (ErrorKind::ConnectionLost, Retry::OnReconnect),
         From::Verify => (ErrorKind::Verify, Retry::Never),
+        // The disk that holds the journal, not the target's; nobody cancelled anything.
+        From::Journal => (ErrorKind::Device, Retry::Never),
         From::Cancelled => (ErrorKind::Cancelled, Retry::Now),
         From::Refused => (ErrorKind::Refused, Retry::Never),
         From::Protocol => (ErrorKind::ConnectionLost, Retry::Never),
