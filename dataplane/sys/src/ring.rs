@@ -32,8 +32,8 @@ use std::{
 use io_uring::IoUring;
 
 use crate::{
-    Arena, Backend, Completion, DeviceFile, FileId, Lease, Op, Refused, RingError, RxMode, SetupError,
-    SetupErrorKind, SlotId, SocketId, Tier, Token, Waker,
+    Arena, Backend, Completion, DeviceFile, FileId, Lease, Op, Refused, RingError, RxMode,
+    SetupError, SetupErrorKind, SlotId, SocketId, Tier, Token, Waker,
     memory::{Mapping, PAGE_BYTES},
     slab::{Key, Slab},
 };
