@@ -144,6 +144,7 @@ fn honest_clients_are_served_within_two_seconds_during_a_flood() {
         "the flood came"
     );
     assert_shed(&server);
+    println!("the slowest of {seconds} good clients was served after {slowest:?}");
     assert!(slowest < HANDSHAKE_MAX);
     Arc::into_inner(server).unwrap().stop();
 }
