@@ -61,6 +61,8 @@ pub struct Journal {
     path: PathBuf,
     disk: Box<dyn Disk>,
     chain: Chain,
+    /// Size of the disk that is copied.
+    total_bytes: u64,
     /// A write or a sync failed once; what the file holds behind the last good append is not known.
     poisoned: bool,
 }
@@ -102,6 +104,7 @@ impl Journal {
             path: path.to_owned(),
             disk,
             chain,
+            total_bytes: header.total_bytes,
             poisoned: false,
         })
     }
@@ -132,6 +135,7 @@ impl Journal {
             path: path.to_owned(),
             disk: Box::new(file),
             chain,
+            total_bytes: replayed.header.total_bytes,
             poisoned: false,
         };
         Ok((journal, replayed))
@@ -151,6 +155,13 @@ impl Journal {
             return Err(failed(
                 &self.path,
                 io::Error::other("an earlier write to it failed"),
+            ));
+        }
+        if !records.iter().all(|r| r.is_within(self.total_bytes)) {
+            let on = self.path.display().to_string();
+            return Err(EngineError::bug(
+                "a record names a place behind the end of the disk",
+                on,
             ));
         }
         let done = self.try_append(records);

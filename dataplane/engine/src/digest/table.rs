@@ -124,14 +124,17 @@ impl ChunkTable {
         Some(digest)
     }
 
-    /// The runs of whole zero chunks as ranges of chunk indices: a TiB of zeroes is one of them, and 262,144 digests.
-    pub fn zero_chunks(&self) -> impl ExactSizeIterator<Item = Range<u64>> + '_ {
-        self.zero_chunks.iter()
+    /// The runs of zero chunks as ranges of chunk indices: a TiB of zeroes is one of them, and 262,144 digests. A shorter
+    /// chunk at the end of the device has another digest and is not part of them.
+    pub fn zero_chunks(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.zero_chunks.within(0..self.device_bytes / CHUNK_BYTES)
     }
 
     /// Takes [`zero_chunks`](Self::zero_chunks) out of the table.
     pub fn take_zero_chunks(&mut self) -> ExtentSet {
-        std::mem::take(&mut self.zero_chunks)
+        let taken = self.zero_chunks().collect();
+        self.zero_chunks.remove(0..self.device_bytes / CHUNK_BYTES);
+        taken
     }
 
     /// Forgets every grain of which a byte of `range` (bytes of the device) is part.

@@ -355,7 +355,7 @@ fn a_long_run_of_zeroes_is_one_range() {
         offset: 0,
         len: device,
     });
-    assert_eq!(table.zero_chunks().len(), 1);
+    assert_eq!(table.zero_chunks().count(), 1);
     assert_eq!(table.kept(), 0);
     assert_eq!(
         table.view(1_000_000),
@@ -426,6 +426,21 @@ fn messages_about_places_behind_the_end_do_nothing() {
         cvs: [zero_cv(0); GRAINS_PER_BATCH],
     }));
     table.forget(offset..u64::MAX);
-    assert_eq!(table.kept() + table.zero_chunks().len(), 0);
+    assert_eq!(table.kept() + table.zero_chunks().count(), 0);
     assert_eq!(table.view(1), ChunkView::Unknown);
+}
+
+#[test]
+fn a_short_last_chunk_of_zeroes_is_no_part_of_the_zero_runs() {
+    let device = 2 * CHUNK_BYTES + 512;
+    let mut table = ChunkTable::new(device);
+    table.absorb(Hashed::Zero {
+        offset: 0,
+        len: device,
+    });
+    let whole: ExtentSet = std::iter::once(0..2).collect();
+    assert_eq!(table.zero_chunks().collect::<ExtentSet>(), whole);
+    assert_eq!(table.take_zero_chunks(), whole);
+    assert_eq!(table.view(1), ChunkView::Unknown);
+    assert_eq!(table.take(2), Some(Digest::of(&[0; 512])));
 }

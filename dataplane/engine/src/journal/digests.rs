@@ -62,7 +62,14 @@ impl DigestMap {
         }
     }
 
-    /// Notes that these chunks are whole and all zeroes.
+    /// One past the last chunk that is noted and not all zeroes; 0 when there is none.
+    pub(super) fn data_end(&self) -> u64 {
+        self.pages.last_key_value().map_or(0, |(number, page)| {
+            number * PAGE_CHUNKS + u64::from(u64::BITS - page.have.leading_zeros())
+        })
+    }
+
+    /// Notes that these chunks are whole (a shorter last one is not) and all zeroes.
     pub fn insert_zero(&mut self, chunks: Range<u64>) {
         self.remove(chunks.clone());
         self.zero.insert(chunks);

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use sys::device::{DeviceIdentity, DeviceKind};
 
 use super::{DIGESTS_PER_RECORD_MAX, DigestMap, RANGES_PER_RECORD_MAX, REASON_BYTES_MAX};
-use crate::{ExtentSet, digest::Digest};
+use crate::{
+    ExtentSet,
+    digest::{CHUNK_BYTES, Digest, chunk_count},
+};
 
 /// The version of the format that is written, and the newest that is read.
 pub const SCHEMA: u32 = 1;
@@ -254,6 +257,19 @@ fn grouped<T>(items: impl Iterator<Item = T>, len_max: usize) -> Vec<Vec<T>> {
 }
 
 impl Record {
+    /// True when it speaks of places that a disk of `total_bytes` has; another record would be refused when it is read.
+    pub(super) fn is_within(&self, total_bytes: u64) -> bool {
+        let none = DigestMap::new();
+        let (ranges, digests) = match self {
+            Self::Session(_) | Self::Done(_) => return true,
+            Self::Durable { ranges, digests } => (ranges, digests),
+            Self::Verified { ranges } | Self::Void { ranges, .. } => (ranges, &none),
+        };
+        ranges.end() <= total_bytes
+            && digests.data_end() <= chunk_count(total_bytes)
+            && digests.zero_chunks().end() <= total_bytes / CHUNK_BYTES
+    }
+
     /// The records on disk, in order: ranges first, because new ranges void the digests of their chunks.
     pub(super) fn bodies(&self) -> Vec<Body> {
         match self {

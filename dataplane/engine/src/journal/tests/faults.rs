@@ -167,3 +167,39 @@ fn a_failed_sync_is_not_asked_again() {
     assert!(journal.append(&[]).is_err());
     assert_eq!(disk.with(|medium| medium.calls), calls);
 }
+
+#[test]
+fn a_record_that_could_not_be_read_again_is_not_written() {
+    let disk = FaultDisk::default();
+    disk.with(|medium| medium.write_max = 1 << 20);
+    let header = Header {
+        total_bytes: CHUNK_BYTES + 512,
+        ..header()
+    };
+    let mut journal =
+        Journal::begin(somewhere(), Box::new(disk.clone()), &header).expect("no fault");
+    let of = |fill: &dyn Fn(&mut DigestMap)| {
+        let mut digests = DigestMap::new();
+        fill(&mut digests);
+        Record::Durable {
+            ranges: ExtentSet::new(),
+            digests,
+        }
+    };
+    for wrong in [
+        durable(ExtentSet::full(CHUNK_BYTES + 513)),
+        of(&|digests| digests.insert(2, Digest([1; 32]))),
+        // The last chunk is shorter, so it is no chunk of 4 MiB of zeroes.
+        of(&|digests| digests.insert_zero(0..2)),
+    ] {
+        let error = journal.append(&[wrong]).expect_err("not of this disk");
+        assert_eq!(error.kind, ErrorKind::Bug);
+    }
+    let right = of(&|digests| {
+        digests.insert_zero(0..1);
+        digests.insert(1, Digest([1; 32]));
+    });
+    journal.append(&[right]).expect("not poisoned");
+    let replayed = disk.with(|medium| replay_bytes(&medium.bytes));
+    assert_eq!(replayed.expect("whole").digests.len(), 2);
+}
