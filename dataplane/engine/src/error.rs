@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Refused,
     /// The peer broke the protocol.
     Protocol,
+    /// The peer does not offer what we asked for; callers fall back.
+    Unsupported,
     /// Our own fault.
     Bug,
 }

@@ -2,12 +2,16 @@
 
 mod busy;
 mod medium;
+mod stream;
 mod watch;
 
 pub use busy::{RangeUse, Stamp};
 pub use medium::{
     MEDIUM_BYTES_MAX, MEDIUM_CHUNK_BYTES, MEDIUM_DIGESTS_MAX, MEDIUM_OFFSET_ALIGN, MediumError,
 };
+pub(crate) use stream::Leaves;
+pub use stream::StreamChunk;
+pub use watch::StreamUser;
 pub(crate) use watch::{ConnectionWrites, DeviceWatch};
 
 use crate::{
@@ -230,6 +234,18 @@ impl Export {
     #[must_use]
     pub fn writes(&self) -> &RangeUse {
         &self.watch.writes
+    }
+
+    /// One more who wants digests of what is written while it is written.
+    #[must_use]
+    pub fn use_stream(&self) -> StreamUser {
+        StreamUser::new(&self.watch)
+    }
+
+    /// How often what was hashed so had to be forgotten because it came faster than it was taken.
+    #[must_use]
+    pub fn streams_voided(&self) -> u64 {
+        self.watch.stream.voided()
     }
 
     pub(crate) fn begin_closing(&self) {

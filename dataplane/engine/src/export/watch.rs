@@ -3,11 +3,20 @@
 //! Two exports may share a device (one that may be written and one that may not, or an old one and the one that
 //! replaces it). A digest must be wrong for none of them, so they share this.
 
-use super::busy::RangeUse;
+use super::{
+    Export,
+    busy::RangeUse,
+    stream::{Leaves, Stream, StreamChunk, Ticket, WriteId},
+};
 use crate::{export::Store, limits::SERVER_REQUESTS_PER_LANE_MAX};
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, Thread},
+    time::Duration,
 };
 use sys::DeviceKind;
 
@@ -17,16 +26,24 @@ type DeviceKey = (DeviceKind, u64, u64);
 /// Watches of open devices. The last export that goes takes its watch with it.
 static WATCHES: Mutex<Vec<(DeviceKey, Weak<DeviceWatch>)>> = Mutex::new(Vec::new());
 
+/// The thread that takes what shards tell about streams; there once somebody wants a stream.
+static COLLECTOR: OnceLock<Thread> = OnceLock::new();
+
+/// How often it looks by itself: a generation that waits for old writes is trusted that soon after the last of them.
+const COLLECT_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Writes to one device.
 #[derive(Debug)]
 pub(crate) struct DeviceWatch {
     pub(crate) writes: RangeUse,
+    pub(crate) stream: Stream,
 }
 
 impl DeviceWatch {
     fn new(size_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
             writes: RangeUse::new(size_bytes),
+            stream: Stream::new(size_bytes),
         })
     }
 
@@ -50,44 +67,138 @@ impl DeviceWatch {
     }
 }
 
+/// Wakes the thread that takes what shards tell.
+pub(super) fn wake_collector() {
+    if let Some(collector) = COLLECTOR.get() {
+        collector.unpark();
+    }
+}
+
+/// Without the thread (no room for one more) a queue overflows sooner, which is no error.
+fn start_collector() {
+    let _one_at_a_time = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+    if COLLECTOR.get().is_none() {
+        let spawned = thread::Builder::new()
+            .name("mk-stream".into())
+            .spawn(collect_for_ever);
+        if let Ok(handle) = spawned {
+            // Set once, here.
+            let _ = COLLECTOR.set(handle.thread().clone());
+        }
+    }
+}
+
+fn collect_for_ever() {
+    loop {
+        let watches: Vec<_> = {
+            let watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+            let alive = watches.iter().filter_map(|(_, watch)| watch.upgrade());
+            alive.filter(|watch| watch.stream.has_users()).collect()
+        };
+        watches.iter().for_each(|watch| watch.stream.collect());
+        if watches.is_empty() {
+            thread::park();
+        } else {
+            drop(watches);
+            thread::park_timeout(COLLECT_INTERVAL);
+        }
+    }
+}
+
+/// Somebody who wants digests of what is written to a device while it is written.
+#[derive(Debug)]
+pub struct StreamUser(Arc<DeviceWatch>);
+
+impl StreamUser {
+    pub(super) fn new(watch: &Arc<DeviceWatch>) -> Self {
+        start_collector();
+        watch.stream.add_user();
+        wake_collector();
+        Self(Arc::clone(watch))
+    }
+
+    /// True when the export is on the device that this user listens to.
+    #[must_use]
+    pub fn is_of(&self, export: &Export) -> bool {
+        Arc::ptr_eq(&self.0, &export.watch)
+    }
+
+    /// What was hashed of the chunks with these indices. Every write that is answered by now is in it.
+    #[must_use]
+    pub fn chunks(&self, chunks: Range<u64>) -> Vec<StreamChunk> {
+        self.0.stream.chunks(chunks)
+    }
+}
+
+impl Drop for StreamUser {
+    fn drop(&mut self) {
+        self.0.stream.remove_user();
+    }
+}
+
+static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(0);
+
 /// Writes of one connection, by the slot of their request. What is still there when the connection is dropped ends
 /// then: a connection is dropped when the kernel has given back all of its operations.
 #[derive(Debug)]
 pub(crate) struct ConnectionWrites {
     watch: Arc<DeviceWatch>,
-    ranges: Box<[Range<u64>]>,
+    connection: u64,
+    places: Box<[Option<Write>]>,
+}
+
+#[derive(Debug, Clone)]
+struct Write {
+    range: Range<u64>,
+    ticket: Ticket,
 }
 
 impl ConnectionWrites {
     pub(crate) fn new(watch: &Arc<DeviceWatch>) -> Self {
         Self {
             watch: Arc::clone(watch),
-            ranges: vec![0..0; SERVER_REQUESTS_PER_LANE_MAX].into(),
+            connection: NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed),
+            places: vec![None; SERVER_REQUESTS_PER_LANE_MAX].into(),
         }
     }
 
     /// The request in `slot` will write to `range`.
-    pub(crate) fn begin(&mut self, slot: u32, range: Range<u64>) {
-        let Some(place) = self.ranges.get_mut(slot as usize) else {
+    pub(crate) fn begin(&mut self, slot: u32, range: Range<u64>, leaves: Leaves) {
+        let Some(place) = self.places.get_mut(slot as usize) else {
             return debug_assert!(false, "a request without a slot");
         };
-        debug_assert!(place.is_empty(), "two writes in one slot");
+        debug_assert!(place.is_none(), "two writes in one slot");
+        let id = WriteId {
+            connection: self.connection,
+            slot,
+        };
         self.watch.writes.begin(&range);
-        *place = range;
+        let ticket = self.watch.stream.begin(id, &range, leaves);
+        *place = Some(Write { range, ticket });
+    }
+
+    /// These bytes of the request in `slot` go to the device now.
+    pub(crate) fn piece(&self, slot: u32, offset: u64, bytes: &[u8]) {
+        let write = self.places.get(slot as usize).and_then(Option::as_ref);
+        if let Some(write) = write.filter(|write| write.ticket.is_told()) {
+            self.watch.stream.piece(write.ticket, offset, bytes);
+        }
     }
 
     /// The request in `slot` is answered.
-    pub(crate) fn end(&mut self, slot: u32) {
-        if let Some(place) = self.ranges.get_mut(slot as usize) {
-            self.watch.writes.end(&std::mem::replace(place, 0..0));
+    pub(crate) fn end(&mut self, slot: u32, succeeded: bool) {
+        let place = self.places.get_mut(slot as usize);
+        if let Some(write) = place.and_then(Option::take) {
+            self.watch.stream.end(write.ticket, succeeded);
+            self.watch.writes.end(&write.range);
         }
     }
 }
 
 impl Drop for ConnectionWrites {
     fn drop(&mut self) {
-        for range in &self.ranges {
-            self.watch.writes.end(range);
+        for slot in 0..SERVER_REQUESTS_PER_LANE_MAX {
+            self.end(u32::try_from(slot).unwrap_or(u32::MAX), false);
         }
     }
 }
@@ -121,10 +232,10 @@ mod tests {
     fn what_a_connection_leaves_behind_ends_with_it() {
         let watch = DeviceWatch::of(&memory());
         let mut writes = ConnectionWrites::new(&watch);
-        writes.begin(0, 0..10);
-        writes.begin(5, 10..20);
-        writes.end(0);
-        writes.end(1);
+        writes.begin(0, 0..10, Leaves::Payload);
+        writes.begin(5, 10..20, Leaves::Anything);
+        writes.end(0, true);
+        writes.end(1, true);
         assert!(watch.writes.is_busy(&(0..20)));
         drop(writes);
         assert!(!watch.writes.is_busy(&(0..20)));

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     ctx::{Ctx, DeviceUse, Hold, Tag},
     error::LaneFault,
-    export::{ConnectionWrites, Export, Store},
+    export::{ConnectionWrites, Export, Leaves, Store},
     limits::{PIECES_PER_REQUEST_MAX, SERVER_REQUESTS_PER_LANE_MAX, SMALL_BYTES, TX_ITEMS_MAX},
     link::{Receiver, RxWant, Tx, TxItem},
     parked::Parked,
@@ -134,8 +134,8 @@ impl ServerCore {
             // `want` stops reading before the table is full.
             return Err(LaneFault::Ordered);
         };
-        if !refused && changes_device(request.command) {
-            self.writes.begin(slot, range);
+        if let Some(leaves) = change(request.command).filter(|_| !refused) {
+            self.writes.begin(slot, range, leaves);
         }
         let has_payload = matches!(self.conn.want(), ServerWant::Payload { discard: false, .. });
         if request.command == Command::Write && has_payload {
@@ -202,7 +202,7 @@ impl ServerCore {
         let Some(entry) = self.requests.remove(slot) else {
             return Ok(());
         };
-        self.writes.end(slot);
+        self.writes.end(slot, entry.error.is_none());
         if !entry.complete {
             // The slot will serve another request; nothing of this one may be launched any more.
             self.launching.retain(|waiting| *waiting != slot);
@@ -326,11 +326,14 @@ impl ServerCore {
     }
 }
 
-const fn changes_device(command: Command) -> bool {
-    matches!(
-        command,
-        Command::Write | Command::WriteZeroes | Command::Trim
-    )
+/// How a command leaves its range, when it changes it.
+const fn change(command: Command) -> Option<Leaves> {
+    match command {
+        Command::Write => Some(Leaves::Payload),
+        Command::WriteZeroes => Some(Leaves::Zeroes),
+        Command::Trim => Some(Leaves::Anything),
+        _ => None,
+    }
 }
 
 impl<B: Backend> Receiver<B> for ServerCore {
@@ -414,6 +417,9 @@ impl<B: Backend> Receiver<B> for ServerCore {
             incoming.offset += fill as u64;
             incoming.fill = 0;
             if let Some(lease) = incoming.lease.take() {
+                if self.file.is_some() {
+                    self.writes.piece(slot, offset, &lease.bytes()[..fill]);
+                }
                 self.write_piece(
                     ctx,
                     HeldWrite {
