@@ -79,6 +79,15 @@ pub struct ExportFacts {
     pub flush: FlushFacts,
 }
 
+/// Answer to `PUT` and `DELETE /v1/exports/{name}/stream`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamState {
+    /// Name of the export.
+    pub name: String,
+    /// What is written to it is hashed for this connection.
+    pub streaming: bool,
+}
+
 /// `PATCH /v1/tunables` of `mk-data/1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -24,7 +24,7 @@ mod transfer;
 mod tunable;
 
 pub use answer::{API_VERSION, Answer, Blame, ErrorAnswer, ErrorBody, ErrorKind, Retry};
-pub use data::{DeviceFacts, ExportFacts, FlushFacts, StoreKind, TunableTrial};
+pub use data::{DeviceFacts, ExportFacts, FlushFacts, StoreKind, StreamState, TunableTrial};
 pub use exit::Exit;
 pub use export::{
     ExportList, ExportMode, ExportOrigin, ExportPut, ExportRemoved, ExportState, ExportTotals,

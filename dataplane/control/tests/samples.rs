@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use control::{
     Answer, ErrorAnswer, ExportFacts, ExportPut, ExportRemoved, ExportView, Flushed, HoldPut,
-    HoldRemoved, HoldView, Status, TransferEvent, TransferRequest, TransferView, TunableList,
-    TunablePatch, TunableTrial,
+    HoldRemoved, HoldView, Status, StreamState, TransferEvent, TransferRequest, TransferView,
+    TunableList, TunablePatch, TunableTrial,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -73,7 +73,8 @@ fn every_sample_of_mk_data_is_exactly_what_its_type_writes() {
     let samples = samples(DATA);
     check::<Answer<ExportFacts>>("ExportFacts", samples["ExportFacts"]);
     check::<TunableTrial>("TunableTrial", samples["TunableTrial"]);
-    assert_eq!(samples.len(), 2, "samples of unknown types");
+    check::<Answer<StreamState>>("StreamState", samples["StreamState"]);
+    assert_eq!(samples.len(), 3, "samples of unknown types");
 }
 
 #[test]

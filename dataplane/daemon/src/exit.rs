@@ -155,7 +155,7 @@ impl Failure {
             // Without its journal a copy stops in order, and can go on from what the journal has.
             ErrorKind::Cancelled | ErrorKind::Journal => Exit::Interrupted,
             ErrorKind::Refused => Exit::Refused,
-            ErrorKind::Protocol => match side {
+            ErrorKind::Protocol | ErrorKind::Unsupported => match side {
                 Side::Source => Exit::Source,
                 Side::Target => Exit::Target,
                 Side::Local => Exit::ConnectionLost,

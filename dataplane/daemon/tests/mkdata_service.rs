@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{Bed, have};
-use mkdata::{Data, digests_of, other_client};
+use mkdata::{Data, digests_of, nbd_header, other_client, raw_nbd};
 use nix::sys::signal::Signal;
 use server::{PATIENCE, Server, client_fingerprint, http, pki};
 
@@ -225,32 +225,6 @@ fn what_no_export_can_answer_is_refused_with_the_limit() {
     server.stop();
 }
 
-/// NBD by hand up to the point where requests may be sent.
-fn raw_nbd(server: &Server, export: &str) -> UnixStream {
-    let mut nbd = UnixStream::connect(server.unix.as_ref().unwrap()).unwrap();
-    nbd.set_read_timeout(Some(PATIENCE)).unwrap();
-    nbd.read_exact(&mut [0; 18]).unwrap();
-    // Fixed newstyle, no zeroes behind the answer; EXPORT_NAME.
-    let mut hello = vec![0, 0, 0, 3];
-    hello.extend_from_slice(b"IHAVEOPT");
-    hello.extend_from_slice(&1u32.to_be_bytes());
-    hello.extend_from_slice(&u32::try_from(export.len()).unwrap().to_be_bytes());
-    hello.extend_from_slice(export.as_bytes());
-    nbd.write_all(&hello).unwrap();
-    nbd.read_exact(&mut [0; 10]).unwrap();
-    nbd
-}
-
-/// Header of a WRITE.
-fn write_header(offset: u64, len: u32) -> Vec<u8> {
-    let mut header = 0x2560_9513_u32.to_be_bytes().to_vec();
-    header.extend_from_slice(&[0, 0, 0, 1]);
-    header.extend_from_slice(&7u64.to_be_bytes());
-    header.extend_from_slice(&offset.to_be_bytes());
-    header.extend_from_slice(&len.to_be_bytes());
-    header
-}
-
 /// Asks until the status is this one; what happens in the server meanwhile has no event.
 #[track_caller]
 fn until_status(data: &mut Data, path: &str, status: u16) {
@@ -271,7 +245,7 @@ fn a_range_is_busy_from_the_header_of_a_write_to_its_answer() {
         "/v1/exports/disk/hashes?offset=4194304&len=4194304&chunk=65536",
     );
     let mut nbd = raw_nbd(&server, "disk");
-    nbd.write_all(&write_header(65_536, 8_192)).unwrap();
+    nbd.write_all(&nbd_header(1, 65_536, 8_192)).unwrap();
     nbd.write_all(&[0x5a; 4_096]).unwrap();
     until_status(&mut data, near, 409);
     assert_eq!(data.get(near).error(409), "busy");
@@ -283,7 +257,7 @@ fn a_range_is_busy_from_the_header_of_a_write_to_its_answer() {
     assert_eq!(bytes[65_536..][..8_192], [0x5a; 8_192]);
     assert_eq!(digests, digests_of(&bytes[..4 << 20], 65_536));
     // A client that leaves in the middle leaves nothing behind.
-    nbd.write_all(&write_header(0, 8_192)).unwrap();
+    nbd.write_all(&nbd_header(1, 0, 8_192)).unwrap();
     until_status(&mut data, near, 409);
     drop(nbd);
     until_status(&mut data, near, 200);

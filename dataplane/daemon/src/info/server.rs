@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 
-use engine::{NbdClient, NbdEndpoint, TlsMode};
+use control::{Answer, DeviceFacts, ExportFacts, StoreKind};
+use engine::{ErrorKind, NbdClient, NbdEndpoint, TlsMode};
 use serde::Serialize;
 use wire::{ClientParams, Mode, TransmissionFlags};
 
 use super::map::{self, MapBuilder, MapEntry};
 use crate::cli::OutputFormat;
 use crate::exit::{Failure, Side};
+use crate::mkdata::DataService;
 use crate::report::{self, SCHEMA};
 use crate::size::format_size;
 
@@ -33,6 +35,8 @@ struct ServerResult<'a> {
     tls: Option<&'a str>,
     suite: Option<&'static str>,
     peer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<Answer<ExportFacts>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     map: Option<Vec<MapEntry>>,
 }
@@ -86,7 +90,8 @@ pub(super) fn show(nbd: &NbdEndpoint, map: bool, output: OutputFormat) -> Result
     let params = client.params().clone();
     let suite = client.suite_name();
     client.disconnect();
-    let result = result_of(nbd, &params, suite, map);
+    let mut result = result_of(nbd, &params, suite, map);
+    result.device = device_facts(nbd);
     match output {
         OutputFormat::Json => report::object(&result),
         OutputFormat::Text => report::text(&to_text(&result)),
@@ -134,7 +139,23 @@ fn result_of<'a>(
         },
         suite,
         peer: peer_of(nbd),
+        device: None,
         map,
+    }
+}
+
+/// What is behind the export, when the server tells: only ours does.
+fn device_facts(nbd: &NbdEndpoint) -> Option<Answer<ExportFacts>> {
+    let facts = DataService::new(nbd.clone())
+        .connect()
+        .and_then(|mut session| session.facts());
+    match facts {
+        Ok(facts) => Some(facts),
+        Err(error) if error.kind == ErrorKind::Unsupported => None,
+        Err(error) => {
+            tracing::warn!("the server does not tell what is behind the export: {error}");
+            None
+        }
     }
 }
 
@@ -198,6 +219,29 @@ pub(super) fn list(nbd: &NbdEndpoint, output: OutputFormat) -> Result<(), Failur
     report::text(&text)
 }
 
+/// Texts come from the peer: quoted.
+fn identity_text(identity: &DeviceFacts) -> String {
+    let mut text = match identity.kind {
+        StoreKind::Block => "block device",
+        StoreKind::File => "file",
+        StoreKind::Null => "nothing: reads are zeroes, writes are thrown away",
+    }
+    .to_owned();
+    let texts = [("serial", &identity.serial), ("wwid", &identity.wwid)];
+    for (name, value) in texts {
+        if let Some(value) = value {
+            let _ = write!(text, ", {name} {value:?}");
+        }
+    }
+    let numbers = [("diskseq", identity.diskseq), ("inode", identity.inode)];
+    for (name, value) in numbers {
+        if let Some(value) = value {
+            let _ = write!(text, ", {name} {value}");
+        }
+    }
+    text
+}
+
 fn to_text(result: &ServerResult<'_>) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
@@ -243,6 +287,14 @@ fn to_text(result: &ServerResult<'_>) -> String {
         ),
     );
     line("peer", &result.peer);
+    if let Some(device) = &result.device {
+        let facts = &device.body;
+        line("device", &identity_text(&facts.identity));
+        line("logical", &format!("{} bytes", facts.logical_block_bytes));
+        line("version", &format!("{:?}", facts.version));
+        line("process", &format!("{:?}", device.boot_id));
+        line("machine", &format!("{:?}", facts.machine_boot_id));
+    }
     if let Some(map) = &result.map {
         text.push_str(&map::to_text(map));
     }

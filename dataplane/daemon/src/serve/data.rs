@@ -9,6 +9,7 @@ mod facts;
 mod hashes;
 mod patience;
 mod places;
+mod stream;
 mod tunables;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(super) struct Client {
     id: u64,
     fingerprint: Fingerprint,
     activity: Activity,
+    streams: stream::Streams,
 }
 
 impl Client {
@@ -70,6 +72,7 @@ where
         id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         fingerprint,
         activity: Activity::default(),
+        streams: stream::Streams::default(),
     });
     let stream = Patient::new(TlsStream::new(socket, established), Arc::clone(&client));
     let service = TowerToHyperService::new(router(&context, &client));
@@ -92,6 +95,7 @@ where
             connection.await
         }
     };
+    client.streams.end();
     context.trials.release(&context.tunables, client.id);
     outcome
 }
@@ -100,6 +104,11 @@ fn router(context: &Arc<Context>, client: &Arc<Client>) -> Router {
     Router::new()
         .route("/v1/exports/{name}", get(facts::show))
         .route("/v1/exports/{name}/hashes", get(hashes::data))
+        .route("/v1/exports/{name}/grains", get(stream::grains))
+        .route(
+            "/v1/exports/{name}/stream",
+            get(stream::show).put(stream::begin).delete(stream::end),
+        )
         .route("/v1/tunables", get(tunables::list).patch(tunables::patch))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -179,3 +188,6 @@ fn binary(bytes: Vec<u8>) -> Response {
         .insert(axum::http::header::CONTENT_TYPE, kind);
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,6 +73,10 @@ pub(super) const DATA_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const DATA_HEADERS_MAX: usize = 64;
 /// What one connection buffers of heads and answers; a name of 255 bytes, percent-encoded, is 765.
 pub(super) const DATA_BUFFER_BYTES: usize = 64 << 10;
+/// Streams of one connection; a session asks for that of its own export.
+pub(super) const DATA_STREAMS_MAX: usize = 64;
+/// Chunks or grains in one answer about a stream: 2 MiB.
+pub(super) const DATA_STREAM_ENTRIES_MAX: u64 = 65_536;
 /// Media read at once for hashes, whatever the number of CPUs: each takes a blocking thread.
 pub(super) const MEDIUM_READERS_MAX: usize = 8;
 /// How long a request waits for its turn to read a medium before it is told to come again.

@@ -119,7 +119,7 @@ pub(super) fn engine(error: &EngineError) -> ErrorBody {
         From::Journal => (ErrorKind::Device, Retry::Never),
         From::Cancelled => (ErrorKind::Cancelled, Retry::Now),
         From::Refused => (ErrorKind::Refused, Retry::Never),
-        From::Protocol => (ErrorKind::ConnectionLost, Retry::Never),
+        From::Protocol | From::Unsupported => (ErrorKind::ConnectionLost, Retry::Never),
         From::Bug => (ErrorKind::Bug, Retry::Never),
     };
     ErrorBody {

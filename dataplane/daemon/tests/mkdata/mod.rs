@@ -8,13 +8,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 
 use crate::common::Bed;
-use crate::server::{Server, client_config, connect};
+use crate::server::{PATIENCE, Server, client_config, connect};
 
 /// One connection.
 pub struct Data {
@@ -155,4 +156,30 @@ pub fn other_client(bed: &Bed, pki: &str, name: &str) -> PathBuf {
 pub fn digests_of(bytes: &[u8], chunk: usize) -> Vec<[u8; 32]> {
     let hash = |chunk| *blake3::hash(chunk).as_bytes();
     bytes.chunks(chunk).map(hash).collect()
+}
+
+/// NBD by hand up to the point where requests may be sent.
+pub fn raw_nbd(server: &Server, export: &str) -> UnixStream {
+    let mut nbd = UnixStream::connect(server.unix.as_ref().unwrap()).unwrap();
+    nbd.set_read_timeout(Some(PATIENCE)).unwrap();
+    nbd.read_exact(&mut [0; 18]).unwrap();
+    // Fixed newstyle, no zeroes behind the answer; EXPORT_NAME.
+    let mut hello = vec![0, 0, 0, 3];
+    hello.extend_from_slice(b"IHAVEOPT");
+    hello.extend_from_slice(&1u32.to_be_bytes());
+    hello.extend_from_slice(&u32::try_from(export.len()).unwrap().to_be_bytes());
+    hello.extend_from_slice(export.as_bytes());
+    nbd.write_all(&hello).unwrap();
+    nbd.read_exact(&mut [0; 10]).unwrap();
+    nbd
+}
+
+/// Header of a request: 1 WRITE, 4 TRIM, 6 WRITE_ZEROES.
+pub fn nbd_header(command: u8, offset: u64, len: u32) -> Vec<u8> {
+    let mut header = 0x2560_9513_u32.to_be_bytes().to_vec();
+    header.extend_from_slice(&[0, 0, 0, command]);
+    header.extend_from_slice(&7u64.to_be_bytes());
+    header.extend_from_slice(&offset.to_be_bytes());
+    header.extend_from_slice(&len.to_be_bytes());
+    header
 }

@@ -123,6 +123,7 @@ fn door(page: &mut Page, context: &Context) {
             (stage("preauth"), now.preauth),
             (stage("negotiating"), now.negotiating),
             (stage("served"), now.served),
+            (stage("data"), now.data),
         ],
     );
     page.single(
@@ -139,6 +140,11 @@ fn door(page: &mut Page, context: &Context) {
         "migratekit_dataplane_served_total",
         Kind::Counter,
         door.served.get(),
+    );
+    page.single(
+        "migratekit_dataplane_medium_hashed_bytes_total",
+        Kind::Counter,
+        door.medium_hashed.get(),
     );
     let why = |name: &str| vec![("why", name.to_owned())];
     page.metric(
@@ -318,6 +324,15 @@ fn exports(page: &mut Page, context: &Context) {
     each(
         "migratekit_dataplane_export_flush_failures_total",
         |stats| stats.flush_failures,
+    );
+    let exports = context.registry.exports();
+    page.metric(
+        "migratekit_dataplane_export_streams_voided_total",
+        Kind::Counter,
+        exports.iter().map(|export| {
+            let labels = vec![("export", export.name().to_owned())];
+            (labels, export.streams_voided())
+        }),
     );
 }
 
