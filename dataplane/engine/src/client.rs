@@ -23,6 +23,8 @@ pub(crate) struct Answer {
     /// The mover's piece it belongs to.
     pub piece: u32,
     pub command: Command,
+    /// First byte of the request.
+    pub offset: u64,
     /// Length of the request, bytes.
     pub len: u64,
     pub result: Result<(), NbdError>,
@@ -37,6 +39,7 @@ struct InFlight {
     cookie: Cookie,
     piece: u32,
     command: Command,
+    offset: u64,
     len: u64,
     started: Instant,
     payload: Option<Payload>,
@@ -125,6 +128,7 @@ impl ClientLane {
             cookie,
             piece,
             command,
+            offset,
             len,
             started: now,
             payload: to_fill,
@@ -355,6 +359,7 @@ impl ClientCore {
         self.answers.push_back(Answer {
             piece: entry.piece,
             command: entry.command,
+            offset: entry.offset,
             len: entry.len,
             result,
             payload: entry.payload,
@@ -475,6 +480,7 @@ impl<B: Backend> Receiver<B> for ClientCore {
             None => self.answers.push_back(Answer {
                 piece: u32::MAX,
                 command: Command::Read,
+                offset: 0,
                 len: 0,
                 result: Err(NbdError::Io),
                 payload: Some(Payload::single(lease, 0, 0)),

@@ -39,6 +39,17 @@ pub enum ErrorKind {
     Bug,
 }
 
+impl ErrorKind {
+    /// Trying again later may help: the peer may come back.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectionLost | Self::SourceConnect | Self::TargetConnect
+        )
+    }
+}
+
 /// Whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {

@@ -41,5 +41,5 @@ pub use export::{Export, ExportSpec, Store};
 pub use extents::ExtentSet;
 pub use journal::Journal;
 pub use ledger::Ledger;
-pub use transfer::{Cancel, Progress, TransferReport, TransferSpec};
+pub use transfer::{Cancel, Checkpoint, Progress, TransferReport, TransferSpec};
 pub use tunables::{SendZc, Tunable, Tunables};

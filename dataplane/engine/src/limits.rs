@@ -36,6 +36,13 @@ pub const TRANSFER_REQUEST_BYTES_MAX: usize = PIECE_BYTES * PAYLOAD_LEASES_MAX;
 pub const ZERO_REQUEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Data one shard takes from the plan at a time: small, so that the last connections end together.
 pub const WORK_UNIT_BYTES: u64 = 4 * 1024 * 1024;
+/// Acknowledgements of one mover that may be outstanding: each piece has up to three parts at the target.
+pub const ACKS_PER_MOVER_MAX: usize = 3 * CLIENT_REQUESTS_PER_LANE_MAX;
+/// Acknowledgements that may wait for a coordinator, at least: at 256 KiB each it may be busy for a
+/// second of full speed. 384 KiB of memory.
+pub const ACKS_QUEUED_MIN: usize = 16_384;
+/// Digests that may wait for a coordinator: those of 1 GiB, in 640 KiB of memory.
+pub const HASHED_QUEUED_MAX: usize = 4_096;
 /// Units of work that may wait for the shards.
 pub const WORK_QUEUED_MAX: usize = 256;
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use engine::transfer::Integrity;
 
 use super::OutputFormat;
 use crate::size::{parse_rate, parse_size};
@@ -65,6 +66,26 @@ pub(crate) struct CopyArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=TIMEOUT_S_MAX))]
     pub(crate) request_timeout: u64,
 
+    /// How long a lost connection is made anew before the copy ends; 0: not at all
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        help_heading = "Connection"
+    )]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=TIMEOUT_S_MAX))]
+    pub(crate) reconnect_timeout: u64,
+
+    /// What is compared on the way [default: stream where the target can, else none]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Integrity")]
+    integrity: Option<IntegrityArg>,
+    /// Read everything back from the target's medium and compare; the same as --integrity media
+    #[arg(long, conflicts_with = "integrity", help_heading = "Integrity")]
+    verify: bool,
+    /// Send only chunks that differ from what the target has
+    #[arg(long, help_heading = "Integrity")]
+    pub(crate) checksum_diff: bool,
+
     /// Longest request, like 256K or 1M
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Speed")]
     pub(crate) request_size: Option<u64>,
@@ -99,6 +120,30 @@ pub(crate) struct CopyArgs {
         help_heading = "Output"
     )]
     pub(crate) output: OutputFormat,
+}
+
+impl CopyArgs {
+    /// What the operator asked for; `None`: nothing in particular.
+    pub(crate) fn integrity(&self) -> Option<Integrity> {
+        match self.integrity {
+            _ if self.verify => Some(Integrity::Media),
+            Some(IntegrityArg::None) => Some(Integrity::None),
+            Some(IntegrityArg::Stream) => Some(Integrity::Stream),
+            Some(IntegrityArg::Media) => Some(Integrity::Media),
+            None => None,
+        }
+    }
+}
+
+/// What a copy compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IntegrityArg {
+    /// Nothing
+    None,
+    /// What was read with what arrived
+    Stream,
+    /// What was read with what the target's medium holds after the flush
+    Media,
 }
 
 /// Formats a source file may have.

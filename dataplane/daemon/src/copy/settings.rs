@@ -84,8 +84,6 @@ impl Settings {
         extents: Option<ExtentSet>,
     ) -> TransferSpec {
         TransferSpec {
-            source,
-            target,
             connections: self.connections,
             request_bytes: self.tunables.request_bytes(),
             window_bytes: self.tunables.window_bytes_max(),
@@ -96,6 +94,10 @@ impl Settings {
             allow_no_flush: args.allow_no_flush,
             in_flight_deadline: Duration::from_secs(args.request_timeout),
             zero_scan_bytes: self.tunables.zero_scan_bytes(),
+            reconnect_for: Duration::from_secs(args.reconnect_timeout),
+            integrity: args.integrity(),
+            checksum_diff: args.checksum_diff,
+            ..TransferSpec::new(source, target)
         }
     }
 }

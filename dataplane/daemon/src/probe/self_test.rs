@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use engine::transfer::Integrity;
 use engine::{Cancel, Endpoint, Engine, EngineConfig, TransferSpec, Tunables, transfer};
 use serde::Serialize;
 use sys::{RuntimeChoice, Tier};
@@ -151,18 +152,15 @@ fn copy_and_compare(
     })
     .map_err(|error| text(&error))?;
     let spec = TransferSpec {
-        source: Endpoint::Path(source.to_owned()),
-        target: Endpoint::Path(target.to_owned()),
         connections: 2,
         request_bytes: tunables.request_bytes(),
         window_bytes: tunables.window_bytes_max(),
-        extents: None,
-        rate_bytes_per_s: None,
-        target_is_zero: false,
-        overwrite: false,
-        allow_no_flush: false,
-        in_flight_deadline: Duration::from_secs(60),
         zero_scan_bytes: tunables.zero_scan_bytes(),
+        integrity: Some(Integrity::Media),
+        ..TransferSpec::new(
+            Endpoint::Path(source.to_owned()),
+            Endpoint::Path(target.to_owned()),
+        )
     };
     let copied = transfer::run(&engine, &spec, cancel, &mut |_| {});
     let stopped = engine.stop(STOP_TIMEOUT);

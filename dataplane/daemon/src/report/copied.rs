@@ -48,8 +48,14 @@ pub(crate) struct CopyResult {
     data_bytes: u64,
     zero_bytes: u64,
     skipped_bytes: u64,
+    resumed_bytes: u64,
+    void_bytes: u64,
     durable_bytes: u64,
     durable: bool,
+    integrity: &'static str,
+    verified_bytes: u64,
+    verified_by: Option<String>,
+    reconnects: u64,
     discarded: bool,
     elapsed_s: f64,
     time_to_durable_s: Option<f64>,
@@ -114,8 +120,14 @@ impl CopyResult {
             data_bytes: progress.data_bytes,
             zero_bytes: progress.zero_bytes,
             skipped_bytes: progress.skipped_bytes,
+            resumed_bytes: progress.resumed_bytes,
+            void_bytes: progress.void_bytes,
             durable_bytes: if durable { progress.durable_bytes } else { 0 },
             durable,
+            integrity: report.integrity.name(),
+            verified_bytes: progress.verified_bytes,
+            verified_by: report.verified_by.map(|by| by.to_string()),
+            reconnects: report.reconnects,
             discarded: report.discarded,
             elapsed_s: seconds(progress.elapsed),
             time_to_durable_s: durable.then(|| seconds(report.time_to_durable)),
@@ -159,7 +171,16 @@ impl CopyResult {
         );
         line("zeroes", size_with_bytes(self.zero_bytes));
         line("skipped", size_with_bytes(self.skipped_bytes));
+        if self.resumed_bytes > 0 {
+            line("resumed", size_with_bytes(self.resumed_bytes));
+        }
         line("durable", self.durable_text());
+        line("verified", self.verified_text());
+        if self.reconnects > 0 {
+            let again = format_size(self.void_bytes);
+            let text = format!("{} lost connections, {again} sent again", self.reconnects);
+            line("repaired", text);
+        }
         line("cpu", self.cpu_text());
         line("path", self.path_text());
         let (copied, joined) = (self.plaintext_copied_bytes, self.ciphertext_joined_bytes);
@@ -204,6 +225,17 @@ impl CopyResult {
                 size_with_bytes(self.durable_bytes)
             ),
             None => "no: the target cannot flush".to_owned(),
+        }
+    }
+
+    fn verified_text(&self) -> String {
+        match &self.verified_by {
+            Some(by) => format!(
+                "{} by {by} ({})",
+                size_with_bytes(self.verified_bytes),
+                self.integrity
+            ),
+            None => "no: nothing was compared".to_owned(),
         }
     }
 
@@ -265,6 +297,7 @@ fn thousandths(value: f64) -> f64 {
 mod tests {
     use super::*;
     use engine::Progress;
+    use engine::transfer::{Integrity, VerifiedBy};
     use std::time::Duration;
 
     fn report() -> TransferReport {
@@ -274,8 +307,11 @@ mod tests {
                 data_bytes: 2 << 30,
                 zero_bytes: 1 << 30,
                 skipped_bytes: 1 << 30,
+                resumed_bytes: 0,
+                void_bytes: 0,
                 durable_bytes: 4 << 30,
                 in_flight_bytes: 0,
+                verified_bytes: 4 << 30,
                 elapsed: Duration::from_millis(1250),
                 stalled_for: Duration::ZERO,
             },
@@ -288,6 +324,9 @@ mod tests {
             ciphertext_joined_bytes: 4096,
             discarded: false,
             durable: true,
+            integrity: Integrity::Stream,
+            verified_by: Some(VerifiedBy::Target),
+            reconnects: 0,
             source_direct: Some(true),
             target_direct: None,
             cpu_seconds: 0.5,

@@ -127,7 +127,9 @@ struct ProgressObject {
     data_bytes: u64,
     zero_bytes: u64,
     skipped_bytes: u64,
+    resumed_bytes: u64,
     durable_bytes: u64,
+    verified_bytes: u64,
     data_rate_bytes_per_s: u64,
     eta_s: Option<u64>,
     stalled_s: f64,
@@ -144,7 +146,9 @@ impl ProgressObject {
             data_bytes: progress.data_bytes,
             zero_bytes: progress.zero_bytes,
             skipped_bytes: progress.skipped_bytes,
+            resumed_bytes: progress.resumed_bytes,
             durable_bytes: progress.durable_bytes,
+            verified_bytes: progress.verified_bytes,
             data_rate_bytes_per_s: reading.data_rate_bytes_per_s,
             eta_s: reading.eta.map(|eta| eta.as_secs()),
             stalled_s: seconds(progress.stalled_for),
@@ -245,8 +249,11 @@ mod tests {
                 data_bytes: data,
                 zero_bytes: 0,
                 skipped_bytes: 0,
+                resumed_bytes: 0,
+                void_bytes: 0,
                 durable_bytes: 0,
                 in_flight_bytes: 0,
+                verified_bytes: 0,
                 elapsed: Duration::from_secs(3),
                 stalled_for: Duration::ZERO,
             },
@@ -310,7 +317,7 @@ mod tests {
             line,
             r#"{"schema":1,"event":"progress","elapsed_s":3.0,"total_bytes":10,"data_bytes":1,"#
                 .to_owned()
-                + r#""zero_bytes":0,"skipped_bytes":0,"durable_bytes":0,"#
+                + r#""zero_bytes":0,"skipped_bytes":0,"resumed_bytes":0,"durable_bytes":0,"verified_bytes":0,"#
                 + r#""data_rate_bytes_per_s":536870912,"eta_s":75,"stalled_s":0.0}"#
         );
     }

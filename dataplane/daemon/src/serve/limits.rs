@@ -81,6 +81,8 @@ pub(super) const DATA_STREAM_ENTRIES_MAX: u64 = 65_536;
 pub(super) const MEDIUM_READERS_MAX: usize = 8;
 /// How long a request waits for its turn to read a medium before it is told to come again.
 pub(super) const MEDIUM_WAIT: Duration = Duration::from_secs(2);
+/// How long a transfer makes a lost connection anew: a peer that restarts needs less.
+pub(super) const TRANSFER_RECONNECT_FOR: Duration = Duration::from_secs(300);
 
 const _: () =
     assert!(NEGOTIATION_BYTES_MAX > wire::limits::OPTION_BYTES_MAX as usize + 16 + 16_640);

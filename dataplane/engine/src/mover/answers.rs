@@ -5,7 +5,7 @@ use crate::{
     client::Answer,
     ctx::Ctx,
     error::{Blame, EngineError, ErrorKind},
-    transfer::shared::WorkKind,
+    transfer::shared::AckKind,
 };
 use std::sync::atomic::Ordering;
 use sys::Backend;
@@ -51,7 +51,7 @@ impl Mover {
         let slot = answer.piece;
         if answer.command == Command::Flush {
             return match answer.result {
-                Ok(()) => self.shared.flushed(),
+                Ok(()) => self.shared.flushed(self.flush_sent),
                 Err(error) => self.shared.fail(
                     answered(ErrorKind::TargetIo, "flushing", 0, error)
                         .remedy("nothing written since the last good flush may be trusted"),
@@ -65,11 +65,11 @@ impl Mover {
             Ok(()) => {
                 let written = answer.command == Command::Write;
                 let kind = if written {
-                    WorkKind::Data
+                    AckKind::Data
                 } else {
-                    WorkKind::Zero
+                    AckKind::Zero
                 };
-                self.acknowledge(ctx, slot, kind, answer.len);
+                self.acknowledge(ctx, slot, kind, answer.offset..answer.offset + answer.len);
             }
             Err(error) => {
                 let kind = match error {
@@ -90,6 +90,12 @@ fn answered(kind: ErrorKind, what: &str, offset: u64, error: NbdError) -> Engine
     } else {
         "target"
     };
+    if error == NbdError::Shutdown {
+        let what = format!("{what} at byte {offset}: the server is shutting down");
+        let on = format!("{side} connection");
+        return EngineError::new(ErrorKind::ConnectionLost, Blame::Peer, what, on)
+            .remedy("the copy goes on when the server is back");
+    }
     EngineError::new(
         kind,
         Blame::Peer,

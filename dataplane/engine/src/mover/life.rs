@@ -107,9 +107,13 @@ impl Mover {
             self.life = Life::Gone;
             return self.abandon(ctx);
         }
+        // One at a time: a flush that is asked for meanwhile has more to cover.
+        let wanted = shared.flush_wanted();
+        if self.index == 0 && wanted > self.flush_sent && shared.flush_done() >= self.flush_sent {
+            self.flush(ctx, wanted);
+        }
         match shared.phase() {
             Phase::Moving => self.report_idle(),
-            Phase::Flushing if self.index == 0 && !self.flush_sent => self.flush(ctx),
             Phase::Flushing => {}
             Phase::Finishing => {
                 for side in [Side::Source, Side::Target] {
@@ -139,10 +143,10 @@ impl Mover {
         }
     }
 
-    fn flush<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {
+    fn flush<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, number: u64) {
         let sent = match &mut self.target {
             End::Null => {
-                self.shared.flushed();
+                self.shared.flushed(number);
                 true
             }
             End::Nbd(lane) => lane
@@ -159,7 +163,9 @@ impl Mover {
                 true
             }
         };
-        self.flush_sent = sent;
+        if sent {
+            self.flush_sent = number;
+        }
         self.pump_end(ctx, Side::Target);
     }
 

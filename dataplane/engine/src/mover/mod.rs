@@ -110,7 +110,8 @@ pub(crate) struct Mover {
     ops: u32,
     device_use: DeviceUse,
     idle: bool,
-    flush_sent: bool,
+    /// Number of the newest flush this mover sent; 0: none.
+    flush_sent: u64,
     /// The pacer said: not before.
     paused_until: Option<Instant>,
     wished_alone: bool,
@@ -143,7 +144,7 @@ impl Mover {
             ops: 0,
             device_use: DeviceUse::default(),
             idle: false,
-            flush_sent: false,
+            flush_sent: 0,
             paused_until: None,
             wished_alone: false,
             life: Life::Moving,

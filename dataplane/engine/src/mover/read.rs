@@ -3,11 +3,12 @@
 use super::{End, Mover, Piece};
 use crate::{
     ctx::{Ctx, Kind, Side, Tag},
+    digest::Hashed,
     error::{Blame, EngineError, ErrorKind},
     limits::PIECE_BYTES,
     payload::{Payload, leases_for},
     stats::add,
-    transfer::shared::{Work, WorkKind},
+    transfer::shared::{AckKind, Work, WorkKind},
 };
 use std::sync::atomic::Ordering;
 use sys::{Backend, LeaseClass, Op, Outcome, Via};
@@ -44,7 +45,8 @@ impl Mover {
 
     fn start_piece<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) -> Started {
         let settings = self.shared.settings;
-        if self.pieces.is_full() || self.in_flight_bytes >= settings.window_bytes {
+        let behind = self.shared.acks_are_full();
+        if behind || self.pieces.is_full() || self.in_flight_bytes >= settings.window_bytes {
             return Started::Later;
         }
         let Some(work) = self.take_unit() else {
@@ -52,7 +54,8 @@ impl Mover {
         };
         match work.kind {
             WorkKind::Zero if settings.skip_zeroes => {
-                crate::stats::add(&self.shared.skipped_bytes, work.len);
+                self.hash_zero(work.offset, work.len);
+                self.shared.done(AckKind::Skipped, work.offset, work.len);
                 self.cut_unit(work.len);
                 Started::Yes
             }
@@ -78,9 +81,16 @@ impl Mover {
             return Started::Later;
         };
         self.cut_unit(len);
+        self.hash_zero(work.offset, len);
         self.emit_zero(ctx, slot, work.offset, len);
         self.settle_piece(ctx, slot);
         Started::Yes
+    }
+
+    fn hash_zero(&self, offset: u64, len: u64) {
+        if self.shared.settings.hash_up_to.is_some() {
+            self.shared.hashed(Hashed::Zero { offset, len });
+        }
     }
 
     /// Length of the next piece: up to the next multiple of the request size, so that only the ends of a range

@@ -3,12 +3,13 @@
 use super::{Emit, End, Life, Mover};
 use crate::{
     ctx::{Ctx, Kind, Side, Tag},
+    digest::{Hashed, hash_payload},
     error::{Blame, EngineError, ErrorKind},
     payload::Payload,
-    transfer::shared::{Work, WorkKind},
+    transfer::shared::{AckKind, Work, WorkKind},
     zero::is_zero,
 };
-use std::sync::atomic::Ordering;
+use std::{ops::Range, sync::atomic::Ordering};
 use sys::{Backend, FaultKind, IoFault, Op, Outcome, Part, Via, ZeroMode};
 use wire::Command;
 
@@ -79,6 +80,18 @@ impl Mover {
         let Some(mut payload) = piece.payload.take() else {
             return;
         };
+        if let Some(end) = settings.hash_up_to {
+            let shared = &self.shared;
+            if kind == WorkKind::ExplicitZero {
+                let len = payload.len() as u64;
+                shared.hashed(Hashed::Zero { offset, len });
+            } else {
+                let bytes_at = |at| payload.bytes_at(at);
+                hash_payload(offset, payload.len(), end, bytes_at, |found| {
+                    shared.hashed(found);
+                });
+            }
+        }
         let scan = kind == WorkKind::Data && (settings.can_zero || settings.skip_zeroes);
         let cut = cut_zeroes(&payload, if scan { settings.zero_scan_bytes } else { 0 });
         let (front, data, back) = (cut.front, cut.data, cut.back);
@@ -114,7 +127,7 @@ impl Mover {
 
     fn found_zero<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, slot: u32, offset: u64, len: u64) {
         if self.shared.settings.skip_zeroes {
-            crate::stats::add(&self.shared.skipped_bytes, len);
+            self.shared.done(AckKind::Skipped, offset, len);
         } else {
             self.emit_zero(ctx, slot, offset, len);
         }
@@ -167,19 +180,20 @@ impl Mover {
             End::Null => {
                 let Emit {
                     piece,
+                    offset,
                     len,
                     payload,
                     ..
                 } = emit;
                 let kind = if payload.is_some() {
-                    WorkKind::Data
+                    AckKind::Data
                 } else {
-                    WorkKind::Zero
+                    AckKind::Zero
                 };
                 if let Some(mut payload) = payload {
                     payload.drain().for_each(|lease| self.hold.give(lease));
                 }
-                self.acknowledge(ctx, piece, kind, len);
+                self.acknowledge(ctx, piece, kind, offset..offset + len);
                 None
             }
             End::Nbd(lane) => {
@@ -337,7 +351,7 @@ impl Mover {
             Op::Zero {
                 offset, len, mode, ..
             } => match outcome {
-                Ok(_) => self.acknowledge(ctx, slot, WorkKind::Zero, len),
+                Ok(_) => self.acknowledge(ctx, slot, AckKind::Zero, offset..offset + len),
                 Err(fault) if moving && fault.kind() == FaultKind::Unsupported => {
                     let refused = if mode == ZeroMode::PunchHole { 1 } else { 2 };
                     self.shared
@@ -357,7 +371,7 @@ impl Mover {
                 Err(fault) => self.target_failed("zeroing", offset, fault),
             },
             Op::Flush { .. } => match outcome {
-                Ok(_) => self.shared.flushed(),
+                Ok(_) => self.shared.flushed(self.flush_sent),
                 Err(fault) => self.target_failed("flushing", 0, fault),
             },
             _ => {}
@@ -388,11 +402,11 @@ impl Mover {
             Ok(done) if done == len => {
                 self.leave_gate(via == Via::Direct);
                 self.hold.give(lease);
-                self.acknowledge(ctx, slot, WorkKind::Data, u64::from(len));
+                self.acknowledge(ctx, slot, AckKind::Data, offset..offset + u64::from(len));
             }
             Ok(done) if done > 0 => {
                 // The part that was taken counts; the rest goes out under the same gate.
-                self.shared.done(WorkKind::Data, u64::from(done));
+                self.shared.done(AckKind::Data, offset, u64::from(done));
                 let offset = offset + u64::from(done);
                 let rest = Op::Write {
                     file,
@@ -451,10 +465,10 @@ impl Mover {
         &mut self,
         ctx: &mut Ctx<'_, B>,
         slot: u32,
-        kind: WorkKind,
-        len: u64,
+        kind: AckKind,
+        range: Range<u64>,
     ) {
-        self.shared.done(kind, len);
+        self.shared.done(kind, range.start, range.end - range.start);
         self.end_write(ctx, slot);
     }
 

@@ -1,7 +1,7 @@
 //! The coordinator of a transfer, one step at a time instead of on a thread of its own.
 
 use crate::{
-    EngineError,
+    EngineError, ExtentSet,
     error::{Blame, ErrorKind},
     transfer::{
         plan::Planner,
@@ -19,6 +19,14 @@ pub(super) struct Copy {
     movers: usize,
     total_bytes: u64,
     done_bytes: u64,
+    /// What was acknowledged since the last flush was asked for.
+    written: ExtentSet,
+    /// What the flush under way will make durable.
+    flushing: ExtentSet,
+    /// What must survive everything from now on.
+    pub durable: ExtentSet,
+    wanted: ExtentSet,
+    checkpoint_bytes: u64,
     /// The target answered the flush.
     pub flushed: bool,
     /// The first thing progress did that it must not.
@@ -31,15 +39,21 @@ impl Copy {
         settings: MoveSettings,
         planner: Planner,
         movers: usize,
-        total_bytes: u64,
+        wanted: ExtentSet,
     ) -> Self {
+        let total_bytes = wanted.total_bytes();
         Self {
-            shared: Arc::new(TransferShared::new(settings, None)),
+            shared: Arc::new(TransferShared::new(settings, None, movers)),
             planner: Some(planner),
             refused: None,
             movers,
             total_bytes,
             done_bytes: 0,
+            written: ExtentSet::new(),
+            flushing: ExtentSet::new(),
+            durable: ExtentSet::new(),
+            wanted,
+            checkpoint_bytes: total_bytes / 4 + 1,
             flushed: false,
             misconduct: None,
             failure_told: false,
@@ -82,9 +96,18 @@ impl Copy {
 
     fn next_phase(&mut self) -> bool {
         let idle = self.shared.idle_movers.load(Ordering::Acquire) >= self.movers;
+        let flushed = self.shared.is_flushed();
+        if flushed {
+            self.durable = self.durable.union(&std::mem::take(&mut self.flushing));
+        }
+        let is_due = self.written.total_bytes() >= self.checkpoint_bytes;
         match self.shared.phase() {
-            Phase::Moving if idle => self.shared.set_phase(Phase::Flushing),
-            Phase::Flushing if self.shared.is_flushed() => {
+            Phase::Moving if idle && flushed => {
+                self.ask_flush();
+                self.shared.set_phase(Phase::Flushing);
+            }
+            Phase::Moving if flushed && is_due => self.ask_flush(),
+            Phase::Flushing if flushed => {
                 self.flushed = true;
                 self.shared.set_phase(Phase::Finishing);
             }
@@ -93,7 +116,33 @@ impl Copy {
         true
     }
 
+    fn ask_flush(&mut self) {
+        self.watch_progress();
+        self.flushing = std::mem::take(&mut self.written);
+        self.shared.ask_flush();
+    }
+
+    fn watch_acks(&mut self) {
+        let (wanted, written) = (&self.wanted, &mut self.written);
+        let (flushing, durable) = (&self.flushing, &self.durable);
+        let mut misconduct = None;
+        self.shared.take_acks(|ack| {
+            let range = ack.offset..ack.offset + ack.len;
+            let twice = [&*written, flushing, durable]
+                .iter()
+                .any(|set| set.overlaps(range.clone()));
+            if twice || !wanted.contains_range(range.clone()) {
+                misconduct.get_or_insert(format!("{range:?} was acknowledged twice or unasked"));
+            }
+            written.insert(range);
+        });
+        if let Some(what) = misconduct {
+            self.misconduct.get_or_insert(what);
+        }
+    }
+
     fn watch_progress(&mut self) {
+        self.watch_acks();
         let shared = &self.shared;
         let counters = [
             &shared.data_bytes,
@@ -130,6 +179,10 @@ impl Copy {
         if !self.flushed {
             let what = "ended without a flush and without an error";
             return Err(EngineError::bug(what, "transfer"));
+        }
+        if self.durable != self.wanted {
+            let what = "the end came before all ranges were durable".to_owned();
+            self.misconduct.get_or_insert(what);
         }
         if self.done_bytes != self.total_bytes {
             let (done, total) = (self.done_bytes, self.total_bytes);

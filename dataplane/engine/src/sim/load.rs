@@ -43,9 +43,10 @@ impl Load {
             zero_request_bytes: 1 << 20,
             in_flight_deadline: Duration::from_secs(60),
             flush: true,
+            hash_up_to: None,
         };
         let load = Self {
-            shared: Arc::new(TransferShared::new(settings, None)),
+            shared: Arc::new(TransferShared::new(settings, None, 1)),
             size: wired.client.params.info.size_bytes,
             next: 0,
         };
@@ -68,6 +69,7 @@ impl Load {
 
     /// Keeps the queue of work full. Allocates nothing.
     pub(crate) fn refill(&mut self) {
+        self.shared.take_acks(|_| {});
         let len = (self.shared.settings.request_bytes as u64 * 16).min(self.size);
         loop {
             let offset = if self.next + len > self.size {

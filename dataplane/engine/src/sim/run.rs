@@ -33,6 +33,7 @@ const FIRST: usize = 0;
 const CLIENTS: [&str; 2] = ["client", "client2"];
 const SERVERS: [&str; 2] = ["server", "server2"];
 /// Disks in the order in which they are made.
+const SOURCE: usize = 0;
 const TARGET: usize = 1;
 
 /// A run in progress.
@@ -72,6 +73,7 @@ fn settings(shape: &Shape) -> MoveSettings {
         zero_request_bytes: shape.zero_request_bytes,
         in_flight_deadline: Duration::from_secs(60),
         flush: true,
+        hash_up_to: None,
     }
 }
 
@@ -98,18 +100,14 @@ impl Run {
         };
         let map = SourceMap::Known(shape.map.iter().copied().collect());
         let planner = Planner::new(map, shape.ranges.clone());
-        let total = shape
-            .ranges
-            .iter()
-            .map(|range| range.end - range.start)
-            .sum();
+        let wanted = shape.ranges.iter().cloned().collect();
         let run = Self {
             case,
             world,
             clients: 0..clients,
             servers: clients..clients + servers,
             export: export_of(far),
-            copy: Copy::new(settings(shape), planner, shape.movers, total),
+            copy: Copy::new(settings(shape), planner, shape.movers, wanted),
             push: shape.push,
             interrupted_ns: shape.interrupted_ns,
             at_flush: None,
@@ -202,7 +200,11 @@ impl Run {
             return false;
         }
         let was_flushed = self.copy.flushed;
+        let durable_before = self.copy.durable.total_bytes();
         let wake = self.copy.step();
+        if self.copy.durable.total_bytes() > durable_before {
+            self.check_durable();
+        }
         if self.copy.flushed && !was_flushed {
             let sim = self.world.sim.borrow();
             let disk = &sim.disks[TARGET];
@@ -212,6 +214,21 @@ impl Run {
             self.world.wake(self.clients.clone());
         }
         wake
+    }
+
+    /// What a flush covered is on the medium in the moment it was answered.
+    fn check_durable(&mut self) {
+        let sim = self.world.sim.borrow();
+        let (source, target) = (&sim.disks[SOURCE].image, &sim.disks[TARGET].durable);
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+        let lost = self.copy.durable.iter().find(|range| {
+            let range = at(range.start)..at(range.end);
+            source[range.clone()] != target[range]
+        });
+        if let Some(range) = lost {
+            let what = format!("{range:?} is called durable and is not on the medium");
+            self.copy.misconduct.get_or_insert(what);
+        }
     }
 
     /// Somebody cancels, or pulls the plug of the machine that has the target.

@@ -7,11 +7,12 @@ use crate::{
     error::{Blame, ErrorKind},
     mover::SeedEnd,
 };
-use std::{path::Path, sync::Arc};
+use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
 use sys::{DeviceFile, OpenIntent, OpenOptions, SetupErrorKind};
 use wire::{ClientParams, TransmissionFlags};
 
 /// An end that was opened.
+#[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "two of them exist per transfer")]
 pub(super) enum Opened {
     Device(Arc<DeviceFile>),
@@ -58,6 +59,33 @@ impl Opened {
         }
     }
 
+    /// What tells a local source from one that was changed or replaced; `None` where nobody can tell.
+    pub(super) fn stamp(&self) -> Result<Option<Stamp>, EngineError> {
+        let Self::Device(device) = self else {
+            return Ok(None);
+        };
+        let metadata = std::fs::metadata(device.resolved_path()).map_err(|cause| {
+            let on = device.path().display().to_string();
+            let what = "the source cannot be examined any more";
+            EngineError::new(ErrorKind::SourceIo, Blame::Environment, what, on).cause(cause)
+        })?;
+        // A device node's times say nothing about its content.
+        let is_file = device.kind() == sys::DeviceKind::Regular;
+        Ok(Some(Stamp {
+            dev: metadata.dev(),
+            inode: metadata.ino(),
+            rdev: metadata.rdev(),
+            size_bytes: if is_file {
+                metadata.len()
+            } else {
+                device.size_bytes()
+            },
+            modified_ns: is_file.then(|| {
+                i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
+            }),
+        }))
+    }
+
     pub(super) fn has_flag(&self, flag: TransmissionFlags) -> bool {
         match self {
             Self::Nbd { params, .. } => params.info.flags.contains(flag),
@@ -66,11 +94,41 @@ impl Opened {
     }
 }
 
+/// Which source it is, and in which state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    dev: u64,
+    inode: u64,
+    rdev: u64,
+    size_bytes: u64,
+    /// Files only.
+    modified_ns: Option<i128>,
+}
+
 /// The source, its size and its map.
 pub(super) struct Source {
     pub end: Opened,
     pub size_bytes: u64,
     pub map: SourceMap,
+}
+
+impl Source {
+    /// Makes it ready for another attempt: the map of the last one is used up, and a far source may have gone.
+    pub(super) fn reopen(&mut self, endpoint: &Endpoint) -> Result<(), EngineError> {
+        match (endpoint, &self.end) {
+            (Endpoint::Nbd(endpoint), _) => *self = open_nbd_source(endpoint)?,
+            (_, Opened::Device(device)) => self.map = map_of(device),
+            _ => self.map = SourceMap::Zeroes,
+        }
+        Ok(())
+    }
+}
+
+fn map_of(device: &Arc<DeviceFile>) -> SourceMap {
+    match device.kind() {
+        sys::DeviceKind::Regular => SourceMap::File(Arc::clone(device)),
+        sys::DeviceKind::Block => SourceMap::Opaque,
+    }
 }
 
 /// Opens the source and learns what it can tell about zeroes.
@@ -97,14 +155,10 @@ pub(super) fn open_source(endpoint: &Endpoint) -> Result<Source, EngineError> {
                 &OpenOptions::default(),
                 Role::Source,
             )?;
-            let map = match device.kind() {
-                sys::DeviceKind::Regular => SourceMap::File(Arc::clone(&device)),
-                sys::DeviceKind::Block => SourceMap::Opaque,
-            };
             Ok(Source {
                 size_bytes: device.size_bytes(),
+                map: map_of(&device),
                 end: Opened::Device(device),
-                map,
             })
         }
         Endpoint::Nbd(endpoint) => open_nbd_source(endpoint),
@@ -206,7 +260,7 @@ pub(super) fn open_target(spec: &TransferSpec, size_bytes: u64) -> Result<Target
     }
 }
 
-fn open_nbd_target(
+pub(super) fn open_nbd_target(
     spec: &TransferSpec,
     endpoint: &NbdEndpoint,
     size_bytes: u64,

@@ -1,14 +1,26 @@
 //! Copies: from what the operator wants to what happened.
 //!
-//! `run` opens both ends, plans, places one mover per connection on the shards, waits for them, flushes once after
-//! all of them are drained, and only then calls the bytes durable.
+//! `run` opens both ends, plans, places one mover per connection on the shards and waits for them. It flushes at
+//! checkpoints and once more after all of them are drained; only what was acknowledged before a flush that
+//! succeeded is durable. After a lost connection the next attempt copies what is not.
 
-mod coordinator;
+mod attempt;
+mod book;
+mod compare;
+mod diff;
+mod edges;
 mod ends;
+mod keeper;
+mod patience;
 pub(crate) mod plan;
+mod reader;
+mod run;
+mod service;
 pub(crate) mod shared;
+mod trust;
 
-pub use coordinator::run;
+pub use run::run;
+pub use service::{TargetFacts, TargetService, TargetSession, VerifiedBy};
 
 use crate::{Endpoint, ExtentSet};
 use std::{
@@ -46,6 +58,83 @@ pub struct TransferSpec {
     pub in_flight_deadline: Duration,
     /// Smallest run of zeroes that is looked for, bytes; 0: none.
     pub zero_scan_bytes: u32,
+    /// When what is written is made durable while the copy goes on.
+    pub checkpoint: Checkpoint,
+    /// How long a lost connection is made anew before the transfer ends; zero: it ends at once.
+    pub reconnect_for: Duration,
+    /// What is compared on the way; `None`: `Stream` where the target can, else nothing.
+    pub integrity: Option<Integrity>,
+    /// Send only what differs from the target, chunk by chunk.
+    pub checksum_diff: bool,
+    /// Where the target's digests come from, when it may have such a service.
+    pub service: Option<Arc<dyn TargetService>>,
+}
+
+/// What a transfer compares, checkpoint by checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integrity {
+    /// Nothing.
+    None,
+    /// What was read at the source with what arrived at the target.
+    Stream,
+    /// What was read at the source with what the target's medium holds after the flush.
+    Media,
+}
+
+impl Integrity {
+    /// The word of the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Stream => "stream",
+            Self::Media => "media",
+        }
+    }
+}
+
+impl TransferSpec {
+    /// A copy with everything at its default.
+    #[must_use]
+    pub fn new(source: Endpoint, target: Endpoint) -> Self {
+        Self {
+            source,
+            target,
+            connections: 1,
+            request_bytes: 256 * 1024,
+            window_bytes: 2 * 1024 * 1024,
+            extents: None,
+            rate_bytes_per_s: None,
+            target_is_zero: false,
+            overwrite: false,
+            allow_no_flush: false,
+            in_flight_deadline: Duration::from_secs(60),
+            zero_scan_bytes: 65_536,
+            checkpoint: Checkpoint::default(),
+            reconnect_for: Duration::ZERO,
+            integrity: None,
+            checksum_diff: false,
+            service: None,
+        }
+    }
+}
+
+/// When a transfer flushes in between: whichever comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// After that many bytes.
+    pub bytes: u64,
+    /// After that time, when anything was written.
+    pub every: Duration,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self {
+            bytes: 4 << 30,
+            every: Duration::from_secs(60),
+        }
+    }
 }
 
 /// Numbers of a running transfer; none ever shrinks but `in_flight_bytes` and `stalled_for`.
@@ -59,10 +148,16 @@ pub struct Progress {
     pub zero_bytes: u64,
     /// Bytes that needed no write (a target known to be zero).
     pub skipped_bytes: u64,
+    /// Bytes an earlier run had made durable.
+    pub resumed_bytes: u64,
+    /// Bytes that were acknowledged and then lost with a connection: they are sent again.
+    pub void_bytes: u64,
     /// Bytes covered by an answered flush.
     pub durable_bytes: u64,
     /// Data on its way now, on all connections together.
     pub in_flight_bytes: u64,
+    /// Bytes whose digests were compared since, and are equal.
+    pub verified_bytes: u64,
     /// Since the transfer began to move.
     pub elapsed: Duration,
     /// Since the last acknowledged byte.
@@ -73,7 +168,7 @@ impl Progress {
     /// Bytes that are done in one way or another.
     #[must_use]
     pub fn done_bytes(&self) -> u64 {
-        self.data_bytes + self.zero_bytes + self.skipped_bytes
+        self.data_bytes + self.zero_bytes + self.skipped_bytes + self.resumed_bytes
     }
 }
 
@@ -100,6 +195,12 @@ pub struct TransferReport {
     pub discarded: bool,
     /// The target was flushed after the last write.
     pub durable: bool,
+    /// What was compared.
+    pub integrity: Integrity,
+    /// Who read what was compared; `None` when nothing was.
+    pub verified_by: Option<VerifiedBy>,
+    /// Connections that were lost and made again.
+    pub reconnects: u64,
     /// Direct I/O at a local source.
     pub source_direct: Option<bool>,
     /// Direct I/O at a local target.

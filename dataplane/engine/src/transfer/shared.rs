@@ -1,6 +1,12 @@
 //! What the movers of one transfer and its coordinator share.
 
-use crate::{EngineError, gate::Gate, limits::WORK_QUEUED_MAX, stats::add};
+use crate::{
+    EngineError,
+    digest::Hashed,
+    gate::Gate,
+    limits::{ACKS_PER_MOVER_MAX, ACKS_QUEUED_MIN, HASHED_QUEUED_MAX, WORK_QUEUED_MAX},
+    stats::add,
+};
 use crossbeam::queue::ArrayQueue;
 use std::{
     sync::{
@@ -29,13 +35,32 @@ pub(crate) struct Work {
     pub kind: WorkKind,
 }
 
+/// How a range got its content at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AckKind {
+    /// Written as data.
+    Data,
+    /// Written as zeroes.
+    Zero,
+    /// Not written: the target reads as zeroes there already.
+    Skipped,
+}
+
+/// A range that is at the target; not durable yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ack {
+    pub offset: u64,
+    pub len: u64,
+    pub kind: AckKind,
+}
+
 /// How far the transfer is; only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Phase {
     /// Work may still come.
     Moving = 0,
-    /// All work is done: the first mover flushes.
+    /// All work is done; the last flush is under way.
     Flushing = 1,
     /// Say good-bye.
     Finishing = 2,
@@ -56,6 +81,15 @@ pub(crate) struct TransferShared {
     pub skipped_bytes: AtomicU64,
     pub plaintext_copied_bytes: AtomicU64,
     pub ciphertext_joined_bytes: AtomicU64,
+    /// What the coordinator has not heard of yet.
+    acks: ArrayQueue<Ack>,
+    /// Where acknowledgements go that find the queue full: that takes a target which writes in crumbs.
+    acks_spilled: Mutex<Vec<Ack>>,
+    /// The coordinator was told that a queue fills.
+    acks_told: AtomicBool,
+    /// Digests the coordinator has not heard of yet; none when nothing is hashed.
+    hashed: ArrayQueue<Hashed>,
+    hashed_spilled: Mutex<Vec<Hashed>>,
     pub idle_movers: AtomicUsize,
     pub ended_movers: AtomicUsize,
     /// Local targets: keeps unaligned writes alone.
@@ -67,7 +101,9 @@ pub(crate) struct TransferShared {
     total_pacer: Arc<Pacer>,
     /// Data that was taken from the plan and is not acknowledged.
     pub in_flight_bytes: AtomicU64,
-    flush: Mutex<FlushState>,
+    /// Flushes the coordinator asked for, and how many of them were answered well.
+    flush_wanted: AtomicU64,
+    flush_done: AtomicU64,
     error: Mutex<Option<EngineError>>,
     signal: (Mutex<u64>, Condvar),
     pub settings: MoveSettings,
@@ -89,16 +125,19 @@ pub(crate) struct MoveSettings {
     pub in_flight_deadline: Duration,
     /// The target can and shall be flushed.
     pub flush: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FlushState {
-    None,
-    Done,
+    /// Hash what is read, up to this end of the source; `None`: do not.
+    pub hash_up_to: Option<u64>,
 }
 
 impl TransferShared {
-    pub(crate) fn new(settings: MoveSettings, rate_bytes_per_s: Option<u64>) -> Self {
+    pub(crate) fn new(
+        settings: MoveSettings,
+        rate_bytes_per_s: Option<u64>,
+        movers: usize,
+    ) -> Self {
+        // Half of it stops the movers, and what they have in flight by then fits the other half.
+        let acks = (2 * movers * ACKS_PER_MOVER_MAX).max(ACKS_QUEUED_MIN);
+        let hashed = settings.hash_up_to.map_or(1, |_| HASHED_QUEUED_MAX);
         Self {
             work: ArrayQueue::new(WORK_QUEUED_MAX),
             planned: AtomicBool::new(false),
@@ -111,6 +150,11 @@ impl TransferShared {
             skipped_bytes: AtomicU64::new(0),
             plaintext_copied_bytes: AtomicU64::new(0),
             ciphertext_joined_bytes: AtomicU64::new(0),
+            acks: ArrayQueue::new(acks),
+            acks_spilled: Mutex::new(Vec::new()),
+            acks_told: AtomicBool::new(false),
+            hashed: ArrayQueue::new(hashed),
+            hashed_spilled: Mutex::new(Vec::new()),
             idle_movers: AtomicUsize::new(0),
             ended_movers: AtomicUsize::new(0),
             gate: Gate::default(),
@@ -118,7 +162,8 @@ impl TransferShared {
             pacer: Pacer::new(rate_bytes_per_s),
             total_pacer: Arc::new(Pacer::new(None)),
             in_flight_bytes: AtomicU64::new(0),
-            flush: Mutex::new(FlushState::None),
+            flush_wanted: AtomicU64::new(0),
+            flush_done: AtomicU64::new(0),
             error: Mutex::new(None),
             signal: (Mutex::new(0), Condvar::new()),
             settings,
@@ -174,14 +219,30 @@ impl TransferShared {
             .take()
     }
 
-    /// The target answered the flush.
-    pub(crate) fn flushed(&self) {
-        *self.flush.lock().unwrap_or_else(PoisonError::into_inner) = FlushState::Done;
+    /// Asks the first mover for a flush. It covers what was acknowledged before this call.
+    pub(crate) fn ask_flush(&self) {
+        self.flush_wanted.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Number of the newest flush that was asked for; 0: none.
+    pub(crate) fn flush_wanted(&self) -> u64 {
+        self.flush_wanted.load(Ordering::Acquire)
+    }
+
+    /// The target answered flush `number`.
+    pub(crate) fn flushed(&self, number: u64) {
+        self.flush_done.fetch_max(number, Ordering::AcqRel);
         self.notify();
     }
 
+    /// Number of the newest flush that was answered well.
+    pub(crate) fn flush_done(&self) -> u64 {
+        self.flush_done.load(Ordering::Acquire)
+    }
+
+    /// Every flush that was asked for is answered.
     pub(crate) fn is_flushed(&self) -> bool {
-        *self.flush.lock().unwrap_or_else(PoisonError::into_inner) == FlushState::Done
+        self.flush_done() >= self.flush_wanted()
     }
 
     /// Something changed that the coordinator waits for.
@@ -202,16 +263,80 @@ impl TransferShared {
         *seen = *guard;
     }
 
-    /// Counts acknowledged bytes.
-    pub(crate) fn done(&self, kind: WorkKind, len: u64) {
-        add(
-            if kind == WorkKind::Data {
-                &self.data_bytes
-            } else {
-                &self.zero_bytes
-            },
-            len,
+    /// A range is at the target.
+    pub(crate) fn done(&self, kind: AckKind, offset: u64, len: u64) {
+        let counter = match kind {
+            AckKind::Data => &self.data_bytes,
+            AckKind::Zero => &self.zero_bytes,
+            AckKind::Skipped => &self.skipped_bytes,
+        };
+        add(counter, len);
+        if let Err(ack) = self.acks.push(Ack { offset, len, kind }) {
+            self.acks_spilled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(ack);
+        }
+        if self.acks.len() >= self.acks.capacity() / 4 {
+            self.tell_full();
+        }
+    }
+
+    /// What a range of the source holds.
+    pub(crate) fn hashed(&self, hashed: Hashed) {
+        if let Err(hashed) = self.hashed.push(hashed) {
+            self.hashed_spilled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(hashed);
+        }
+        if self.hashed.len() >= self.hashed.capacity() / 4 {
+            self.tell_full();
+        }
+    }
+
+    fn tell_full(&self) {
+        if !self.acks_told.swap(true, Ordering::AcqRel) {
+            self.notify();
+        }
+    }
+
+    /// The coordinator is behind: nothing new shall be started before it has caught up.
+    pub(crate) fn acks_are_full(&self) -> bool {
+        self.acks.len() > self.acks.capacity() / 2 || self.hashed.len() > self.hashed.capacity() / 2
+    }
+
+    /// Hands over the digests since the last call. What was acknowledged before this call was hashed before.
+    pub(crate) fn take_hashed(&self, mut take: impl FnMut(Hashed)) {
+        for _ in 0..self.hashed.capacity() {
+            let Some(hashed) = self.hashed.pop() else {
+                break;
+            };
+            take(hashed);
+        }
+        let spilled = std::mem::take(
+            &mut *self
+                .hashed_spilled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
         );
+        spilled.into_iter().for_each(take);
+    }
+
+    /// Hands over what was acknowledged since the last call. Each was acknowledged before this call.
+    pub(crate) fn take_acks(&self, mut take: impl FnMut(Ack)) {
+        self.acks_told.store(false, Ordering::Release);
+        for _ in 0..self.acks.capacity() {
+            let Some(ack) = self.acks.pop() else { break };
+            take(ack);
+        }
+        let spilled = std::mem::take(
+            &mut *self
+                .acks_spilled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        spilled.into_iter().for_each(take);
     }
 }
 
@@ -339,8 +464,9 @@ mod tests {
             zero_request_bytes: 1 << 20,
             in_flight_deadline: Duration::from_secs(60),
             flush: false,
+            hash_up_to: None,
         };
-        TransferShared::new(settings, Some(rate)).paced_by(Arc::clone(total))
+        TransferShared::new(settings, Some(rate), 1).paced_by(Arc::clone(total))
     }
 
     #[test]

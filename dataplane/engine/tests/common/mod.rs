@@ -365,17 +365,10 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 pub fn spec(source: Endpoint, target: Endpoint) -> TransferSpec {
     TransferSpec {
-        source,
-        target,
         connections: 2,
-        request_bytes: 256 * 1024,
         window_bytes: 8 * 1024 * 1024,
-        extents: None,
-        rate_bytes_per_s: None,
-        target_is_zero: false,
         overwrite: true,
-        allow_no_flush: false,
-        in_flight_deadline: Duration::from_secs(60),
-        zero_scan_bytes: 65_536,
+        integrity: Some(engine::transfer::Integrity::None),
+        ..TransferSpec::new(source, target)
     }
 }

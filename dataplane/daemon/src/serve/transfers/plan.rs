@@ -7,7 +7,9 @@ use control::{ErrorBody, ErrorKind, TransferRequest};
 use engine::{Endpoint, ExtentSet, TransferSpec, Tunable, Tunables};
 
 use crate::endpoint::{ConnectOptions, endpoint};
-use crate::serve::limits::{TRANSFER_CONNECT_TIMEOUT, TRANSFER_IN_FLIGHT_DEADLINE};
+use crate::serve::limits::{
+    TRANSFER_CONNECT_TIMEOUT, TRANSFER_IN_FLIGHT_DEADLINE, TRANSFER_RECONNECT_FOR,
+};
 use crate::serve::problem;
 use crate::uri::Uri;
 
@@ -35,9 +37,9 @@ pub(super) fn spec(
     let connections = within("connections", request.connections.map(u64::from))?;
     let request_bytes = within("request_bytes", request.request_bytes.map(u64::from))?;
     let deadline = request.in_flight_deadline_s.map(Duration::from_secs);
+    let source = end("source", &request.source, &connect, rights)?;
+    let target = end("target", &request.target, &connect, rights)?;
     Ok(TransferSpec {
-        source: end("source", &request.source, &connect, rights)?,
-        target: end("target", &request.target, &connect, rights)?,
         connections: connections
             .and_then(|value| usize::try_from(value).ok())
             .unwrap_or_else(|| tunables.connections()),
@@ -58,6 +60,8 @@ pub(super) fn spec(
         allow_no_flush: request.allow_no_flush,
         in_flight_deadline: deadline.unwrap_or(TRANSFER_IN_FLIGHT_DEADLINE),
         zero_scan_bytes: tunables.zero_scan_bytes(),
+        reconnect_for: TRANSFER_RECONNECT_FOR,
+        ..TransferSpec::new(source, target)
     })
 }
 

@@ -1,0 +1,108 @@
+//! Targets that only speak NBD: their bytes travel back to be hashed here.
+
+use super::{TargetFacts, TargetSession, VerifiedBy, local::cv_at};
+use crate::{
+    EngineError,
+    dial::{NbdClient, NbdEndpoint, Role},
+    digest::{Cv, Digest, GRAIN_BYTES},
+    error::{Blame, ErrorKind},
+};
+use std::ops::Range;
+
+/// Bytes of one READ.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// A connection beside those that copy.
+pub(crate) struct Readback {
+    client: Option<NbdClient>,
+    uri: String,
+}
+
+impl Readback {
+    /// Connects. The server has to allow a second connection.
+    ///
+    /// # Errors
+    /// As connecting for the copy.
+    pub(crate) fn connect(endpoint: &NbdEndpoint) -> Result<Self, EngineError> {
+        Ok(Self {
+            client: Some(NbdClient::connect_as(endpoint, Role::Target)?),
+            uri: endpoint.uri.clone(),
+        })
+    }
+
+    fn read(
+        &mut self,
+        range: Range<u64>,
+        step: u64,
+        mut take: impl FnMut(u64, &[u8]),
+    ) -> Result<(), EngineError> {
+        let Some(client) = &mut self.client else {
+            return Err(EngineError::bug("read after the end", self.uri.clone()));
+        };
+        let block = u64::from(client.params().info.block.min.max(1));
+        let size = client.params().info.size_bytes;
+        let mut at = range.start;
+        while at < range.end {
+            let len = step.min(range.end - at);
+            // The server takes whole blocks only.
+            let start = at / block * block;
+            let end = (at + len).next_multiple_of(block).min(size);
+            let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(0)];
+            let mut done = 0;
+            for piece in bytes.chunks_mut(READ_BYTES) {
+                client.read(start + done, piece)?;
+                done += piece.len() as u64;
+            }
+            let from = usize::try_from(at - start).unwrap_or(0);
+            take(at, &bytes[from..from + usize::try_from(len).unwrap_or(0)]);
+            at += len;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Readback {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            client.disconnect();
+        }
+    }
+}
+
+impl TargetSession for Readback {
+    fn facts(&mut self) -> Result<TargetFacts, EngineError> {
+        let what = "the server cannot tell which device it writes";
+        Err(EngineError::new(
+            ErrorKind::Unsupported,
+            Blame::Peer,
+            what,
+            self.uri.clone(),
+        ))
+    }
+
+    fn hashes(&mut self, range: Range<u64>, chunk_bytes: u64) -> Result<Vec<Digest>, EngineError> {
+        let mut digests = Vec::new();
+        self.read(range, chunk_bytes, |_, bytes| {
+            digests.push(Digest::of(bytes));
+        })?;
+        Ok(digests)
+    }
+
+    fn start_stream(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn stream(&mut self, _: u64, count: u64) -> Result<Vec<Option<Digest>>, EngineError> {
+        Ok(vec![None; usize::try_from(count).unwrap_or(0)])
+    }
+
+    fn grains(&mut self, range: Range<u64>) -> Result<Vec<Cv>, EngineError> {
+        let mut cvs = Vec::new();
+        self.read(range, GRAIN_BYTES, |at, bytes| cvs.push(cv_at(at, bytes)))?;
+        Ok(cvs)
+    }
+
+    fn name(&self) -> VerifiedBy {
+        VerifiedBy::Readback
+    }
+}

@@ -1,0 +1,152 @@
+//! How a transfer gets to know its target, and what it compares.
+
+use super::{
+    Integrity,
+    ends::Opened,
+    keeper::Keeper,
+    run::Job,
+    service::{TargetFacts, TargetSession, local::LocalTarget, readback::Readback},
+};
+use crate::{
+    Endpoint, EngineError, ExtentSet,
+    error::{Blame, ErrorKind},
+};
+use std::sync::Arc;
+
+impl Job<'_> {
+    /// Finds out what can be compared, and makes ready for it.
+    pub(super) fn choose_integrity(&mut self) -> Result<(), EngineError> {
+        let mut session = self.meet_target()?;
+        let asked = self.spec.integrity;
+        let (integrity, session) = match (asked, session.take()) {
+            (Some(Integrity::None), _) | (None, None) => (Integrity::None, None),
+            (None, Some(session)) if is_far(&self.target.end) => (Integrity::Stream, Some(session)),
+            (None, Some(_)) => (Integrity::None, None),
+            (Some(integrity), Some(session)) => (integrity, Some(session)),
+            (Some(_), None) => (Integrity::Media, self.read_back()?),
+        };
+        let integrity = match (integrity, &self.target.end) {
+            (Integrity::None, _) | (_, Opened::Null) => Integrity::None,
+            // Nothing travels to a local target: what can be compared is the medium.
+            (_, Opened::Device(_)) => Integrity::Media,
+            (integrity, Opened::Nbd { .. }) => integrity,
+        };
+        self.set_integrity(integrity, session)
+    }
+
+    fn set_integrity(
+        &mut self,
+        integrity: Integrity,
+        mut session: Option<Box<dyn TargetSession>>,
+    ) -> Result<(), EngineError> {
+        if integrity == Integrity::Stream
+            && let Some(session) = &mut session
+        {
+            session.start_stream()?;
+        }
+        self.integrity = integrity;
+        self.hashes = integrity != Integrity::None;
+        self.keeper = self.hashes.then(|| Keeper {
+            session,
+            stream: integrity == Integrity::Stream,
+            table: Arc::clone(&self.table),
+            source_bytes: self.source.size_bytes,
+        });
+        Ok(())
+    }
+
+    /// A session with whoever can tell about the target, and who it is; none when nobody can.
+    fn meet_target(&mut self) -> Result<Option<Box<dyn TargetSession>>, EngineError> {
+        let session: Option<Box<dyn TargetSession>> = match (&self.target.end, &self.spec.service) {
+            (Opened::Null, _) | (Opened::Nbd { .. }, None) => None,
+            (Opened::Device(device), _) => Some(Box::new(LocalTarget::new(Arc::clone(device)))),
+            (Opened::Nbd { .. }, Some(service)) => match service.connect() {
+                Ok(session) => Some(session),
+                Err(error) if error.kind == ErrorKind::Unsupported => {
+                    self.warn_once(
+                        "the target has no service for digests: what arrives is not compared",
+                    );
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let Some(mut session) = session else {
+            return Ok(None);
+        };
+        let facts = session.facts()?;
+        if facts.discarded {
+            return Ok(None);
+        }
+        self.recognise(facts)?;
+        Ok(Some(session))
+    }
+
+    /// Notes who the target is, or compares with who it was.
+    fn recognise(&mut self, facts: TargetFacts) -> Result<(), EngineError> {
+        let Some(before) = self.facts.replace(facts.clone()) else {
+            return Ok(());
+        };
+        let who = |facts: &TargetFacts| {
+            let file = facts.is_file.then_some((facts.dev, facts.inode));
+            let disk = (facts.serial.clone(), facts.wwid.clone());
+            (facts.size_bytes, facts.logical_block, file, disk)
+        };
+        if who(&before) != who(&facts) {
+            let what = "another device stands behind the same name after the connection was lost";
+            let on = self.spec.target.name();
+            return Err(
+                EngineError::new(ErrorKind::Refused, Blame::Environment, what, on)
+                    .remedy("check what was attached to the target; then start the copy again"),
+            );
+        }
+        if (before.boot_id, before.diskseq) != (facts.boot_id, facts.diskseq) {
+            // Durable means durable, but is it the same disk? That takes a look at its content.
+            self.must_look_again = true;
+        }
+        Ok(())
+    }
+
+    /// After a reconnect: is what was durable still there?
+    pub(super) fn meet_target_again(&mut self) -> Result<(), EngineError> {
+        self.must_look_again = false;
+        let session = self.meet_target()?;
+        if session.is_none() || self.must_look_again {
+            self.start_over();
+        }
+        let session = match (session, self.integrity) {
+            (None, Integrity::Media) => self.read_back()?,
+            (session, _) => session,
+        };
+        self.set_integrity(self.integrity, session)
+    }
+
+    /// Without an identity nobody can tell whether it is the same target, and one that came back empty would
+    /// make a false success.
+    fn start_over(&mut self) {
+        if self.book.ledger.durable().total_bytes() > 0 || !self.equal.is_empty() {
+            self.book.start_over();
+            self.equal = ExtentSet::new();
+            self.warn_once(
+                "the connection was lost and the target cannot prove that it is the same: the copy began again",
+            );
+        }
+    }
+
+    fn read_back(&self) -> Result<Option<Box<dyn TargetSession>>, EngineError> {
+        match &self.spec.target {
+            Endpoint::Nbd(endpoint) => Ok(Some(Box::new(Readback::connect(endpoint)?))),
+            Endpoint::Path(_) | Endpoint::Null { .. } => Ok(None),
+        }
+    }
+
+    pub(super) fn warn_once(&mut self, warning: &str) {
+        if !self.warnings.iter().any(|known| known == warning) {
+            self.warnings.push(warning.to_owned());
+        }
+    }
+}
+
+fn is_far(end: &Opened) -> bool {
+    matches!(end, Opened::Nbd { .. })
+}
