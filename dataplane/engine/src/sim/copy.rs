@@ -132,7 +132,8 @@ impl Copy {
                 .iter()
                 .any(|set| set.overlaps(range.clone()));
             if twice || !wanted.contains_range(range.clone()) {
-                misconduct.get_or_insert(format!("{range:?} was acknowledged twice or unasked"));
+                misconduct
+                    .get_or_insert_with(|| format!("{range:?} was acknowledged twice or unasked"));
             }
             written.insert(range);
         });
