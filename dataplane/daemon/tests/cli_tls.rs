@@ -200,6 +200,8 @@ fn a_server_that_dies_in_the_middle_is_exit_6() {
             "json",
             "--request-size",
             "64K",
+            "--reconnect-timeout",
+            "2",
         ])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
