@@ -268,16 +268,18 @@ impl ServerCore {
                 self.settle(ctx, slot)?;
                 continue;
             }
-            let reading = entry.stage == Stage::Reading;
+            let stage = entry.stage;
             let busy = entry.outstanding >= PIECES_PER_REQUEST_MAX;
             let launched = !busy
-                && if reading {
-                    self.read_piece(ctx, slot)?
-                } else {
-                    self.fill_piece(ctx, slot)
+                && match stage {
+                    Stage::Reading => self.read_piece(ctx, slot)?,
+                    Stage::Asking => self.try_status(ctx, slot)?,
+                    _ => self.fill_piece(ctx, slot),
                 };
             refused = if launched { 0 } else { refused + 1 };
-            if self.requests.get(slot).is_some_and(|entry| !entry.complete) {
+            // A question is asked once, a read goes on piece by piece.
+            let asked = launched && stage == Stage::Asking;
+            if !asked && self.requests.get(slot).is_some_and(|entry| !entry.complete) {
                 self.launching.push_back(slot);
             }
         }

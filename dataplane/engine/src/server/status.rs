@@ -21,8 +21,24 @@ impl ServerCore {
         ctx: &mut Ctx<'_, B>,
         slot: u32,
     ) -> Result<(), LaneFault> {
+        if !self.try_status(ctx, slot)? {
+            self.launching.push_back(slot);
+        }
+        Ok(())
+    }
+
+    /// False: there is no memory for the answer, or no room for the question, at the moment.
+    pub(super) fn try_status<B: Backend>(
+        &mut self,
+        ctx: &mut Ctx<'_, B>,
+        slot: u32,
+    ) -> Result<bool, LaneFault> {
+        if self.hold.room(ctx, LeaseClass::Small) == 0 {
+            ctx.stats.stalls_for_memory += 1;
+            return Ok(false);
+        }
         let Some(entry) = self.requests.get_mut(slot) else {
-            return Ok(());
+            return Ok(true);
         };
         let len = entry.request.len;
         let known = match self.export.store() {
@@ -32,7 +48,8 @@ impl ServerCore {
             Store::Device(_) => None,
         };
         if let Some(flags) = known {
-            return self.answer_status(ctx, slot, &[Extent { len, flags }]);
+            self.answer_status(ctx, slot, &[Extent { len, flags }])?;
+            return Ok(true);
         }
         entry.outstanding += 1;
         let job = StatusJob {
@@ -41,11 +58,11 @@ impl ServerCore {
             len,
             tag: self.tag.with(Kind::Zero, slot, 0),
         };
-        if ctx.ask_status(job) {
-            Ok(())
-        } else {
-            self.end_operation(ctx, slot, Some(NbdError::NoMem))
+        let asked = ctx.ask_status(job);
+        if !asked && let Some(entry) = self.requests.get_mut(slot) {
+            entry.outstanding -= 1;
         }
+        Ok(asked)
     }
 
     /// The file system answered.
@@ -73,11 +90,9 @@ impl ServerCore {
         extents: &[Extent],
     ) -> Result<(), LaneFault> {
         let Some(mut lease) = self.hold.take(ctx, LeaseClass::Small) else {
-            // The client asks again; no memory is no reason to end the connection.
-            if let Some(entry) = self.requests.get_mut(slot) {
-                entry.fail(NbdError::NoMem);
-            }
-            return self.finish(ctx, slot);
+            // What was free when the question was asked is taken: it is asked again.
+            self.launching.push_back(slot);
+            return Ok(());
         };
         let Some(entry) = self.requests.get_mut(slot) else {
             self.hold.give(lease);
