@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use engine::engine::ARENA_BYTES;
+use engine::transfer::JournalSpec;
 use engine::{Cancel, Engine, EngineConfig, ExtentSet, Progress, TransferSpec, transfer};
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -41,7 +42,8 @@ pub(crate) fn run(args: &CopyArgs) -> Result<(), Failure> {
     let source = SourceEnd::open(&source_uri, args, &settings, &connect, &cancel)?;
     let target = endpoint(&target_uri, &connect)?;
     let extents = read_extents(args, &source)?;
-    let spec = settings.spec(args, source.endpoint(), target, extents);
+    let mut spec = settings.spec(args, source.endpoint(), target, extents);
+    spec.journal = journal(args, &source, &source_uri)?;
     let copy = Copy {
         args,
         source_uri,
@@ -178,6 +180,28 @@ fn name_the_flag(failure: Failure) -> Failure {
         return failure.with_remedy("pass --overwrite if its content may be lost");
     }
     failure
+}
+
+/// Where the copy writes down what is durable, and what its source is.
+fn journal(args: &CopyArgs, source: &SourceEnd, uri: &Uri) -> Result<Option<JournalSpec>, Failure> {
+    let Some(path) = &args.journal else {
+        return Ok(None);
+    };
+    let named = |name: &String| transfer::named_source(name, source.size_bytes());
+    let source = match (source, uri) {
+        (SourceEnd::Image { format, .. }, Uri::Path(image)) => {
+            let source = transfer::image_source(image, format.name())
+                .map_err(|error| Failure::engine(Side::Source, &error))?;
+            Some(source)
+        }
+        _ => args.source_id.as_ref().map(named),
+    };
+    Ok(Some(JournalSpec {
+        path: path.clone(),
+        resume: args.resume,
+        source,
+        version: env!("CARGO_PKG_VERSION"),
+    }))
 }
 
 fn read_uri(text: &std::ffi::OsStr) -> Result<Uri, Failure> {

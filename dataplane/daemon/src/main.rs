@@ -8,13 +8,6 @@ mod endpoint;
 mod exit;
 mod helper;
 mod info;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "transfers ask for digests when they verify; until then `info` is the only caller"
-    )
-)]
 mod mkdata;
 mod pki;
 mod probe;

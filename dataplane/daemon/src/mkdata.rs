@@ -6,14 +6,16 @@
 mod connect;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use control::{Answer, ErrorAnswer, ExportFacts, Retry};
+use control::{Answer, ErrorAnswer, ExportFacts, Retry, StoreKind};
 use engine::digest::{CHUNK_BYTES, Cv, Digest, GRAIN_BYTES, GRAINS_PER_CHUNK};
 use engine::export::{MEDIUM_BYTES_MAX, MEDIUM_DIGESTS_MAX, StreamChunk};
-use engine::{Blame, EngineError, ErrorKind, NbdEndpoint};
+use engine::transfer::{TargetFacts, TargetService, TargetSession, VerifiedBy};
+use engine::{Blame, Endpoint, EngineError, ErrorKind, NbdEndpoint, TlsMode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, StatusCode};
@@ -61,6 +63,68 @@ impl DataService {
             path: format!("/v1/exports/{name}"),
             is_streaming: false,
         })
+    }
+}
+
+/// The service of a target, where one may be: behind TLS that begins at once, on the port of the disk itself.
+pub(crate) fn service_of(target: &Endpoint) -> Option<Arc<dyn TargetService>> {
+    match target {
+        Endpoint::Nbd(endpoint) if matches!(endpoint.tls, TlsMode::First { .. }) => {
+            Some(Arc::new(DataService::new(endpoint.clone())))
+        }
+        _ => None,
+    }
+}
+
+impl TargetService for DataService {
+    fn connect(&self) -> Result<Box<dyn TargetSession>, EngineError> {
+        Ok(Box::new(Self::connect(self)?))
+    }
+}
+
+impl TargetSession for DataSession {
+    fn facts(&mut self) -> Result<TargetFacts, EngineError> {
+        let facts = Self::facts(self)?.body;
+        let identity = facts.identity;
+        Ok(TargetFacts {
+            is_file: identity.kind == StoreKind::File,
+            size_bytes: facts.size_bytes,
+            logical_block: facts.logical_block_bytes,
+            serial: identity.serial,
+            wwid: identity.wwid,
+            diskseq: identity.diskseq,
+            dev: identity.dev.unwrap_or_default(),
+            inode: identity.inode.unwrap_or_default(),
+            boot_id: facts.machine_boot_id,
+            discarded: facts.discarded,
+        })
+    }
+
+    fn hashes(&mut self, range: Range<u64>, chunk_bytes: u64) -> Result<Vec<Digest>, EngineError> {
+        Self::hashes(self, range, chunk_bytes)
+    }
+
+    fn start_stream(&mut self) -> Result<(), EngineError> {
+        Self::start_stream(self)
+    }
+
+    fn stream(&mut self, first_chunk: u64, count: u64) -> Result<Vec<Option<Digest>>, EngineError> {
+        let chunks = Self::stream(self, first_chunk, count)?;
+        Ok(chunks
+            .into_iter()
+            .map(|chunk| match chunk {
+                StreamChunk::Complete(digest) => Some(digest),
+                StreamChunk::Grains { .. } | StreamChunk::Unknown => None,
+            })
+            .collect())
+    }
+
+    fn grains(&mut self, range: Range<u64>) -> Result<Vec<Cv>, EngineError> {
+        Self::grains(self, range)
+    }
+
+    fn name(&self) -> VerifiedBy {
+        VerifiedBy::Target
     }
 }
 

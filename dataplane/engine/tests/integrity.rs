@@ -386,3 +386,100 @@ fn checksum_diff_sends_only_chunks_that_differ() {
     assert_eq!(report.progress.verified_bytes, place.bytes.len() as u64);
     assert!(fs::read(&place.target).expect("reads") == place.bytes);
 }
+
+fn journaled(place: &Place, witness: &Witness, resume: bool) -> engine::TransferSpec {
+    let source = Endpoint::Path(place.source.clone());
+    let mut spec = eager(spec(source, Endpoint::Null { size_bytes: None }));
+    spec.integrity = Some(Integrity::Stream);
+    spec.service = Some(Arc::new(witness.clone()));
+    spec.rate_bytes_per_s = Some(16 << 20);
+    spec.journal = Some(transfer::JournalSpec {
+        path: place.source.with_extension("journal"),
+        resume,
+        source: None,
+        version: "test",
+    });
+    spec
+}
+
+/// Copies until something is in the journal, then dies; copies again and gives the report of that.
+fn resumed(
+    place: &Place,
+    witness: &Witness,
+    between: impl FnOnce(),
+) -> Result<TransferReport, EngineError> {
+    let dir = tempfile::tempdir_in(".").expect("a folder");
+    let engine = start_engine(RuntimeChoice::Auto, 2);
+    let export = file_export("disk", &place.target, false);
+    let door = unix_door(&engine, dir.path(), vec![export]);
+    let run = |resume: bool, stop: bool| {
+        let mut spec = journaled(place, witness, resume);
+        spec.target = Endpoint::Nbd(door.endpoint.clone());
+        let cancel = Cancel::default();
+        transfer::run(&engine, &spec, &cancel, &mut |progress| {
+            if stop && progress.verified_bytes > 0 {
+                cancel.cancel();
+            }
+        })
+    };
+    let error = run(false, true).expect_err("stopped");
+    assert_eq!(error.kind, ErrorKind::Cancelled, "{error}");
+    between();
+    run(true, false)
+}
+
+#[test]
+fn a_journal_saves_what_was_durable() {
+    let place = place(13);
+    let witness = Witness::new(&place.target);
+    let report = resumed(&place, &witness, || {}).expect("resumed");
+    let progress = report.progress;
+    assert!(progress.resumed_bytes > 0, "{progress:?}");
+    assert!(progress.data_bytes + progress.zero_bytes < place.bytes.len() as u64);
+    assert_eq!(progress.done_bytes(), place.bytes.len() as u64);
+    assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+    assert!(fs::read(&place.target).expect("reads") == place.bytes);
+}
+
+#[test]
+fn after_a_reboot_of_the_target_what_is_durable_is_compared_first() {
+    let place = place(14);
+    let witness = Witness::new(&place.target);
+    let state = Arc::clone(&witness.0);
+    let report = resumed(&place, &witness, || {
+        let mut state = state.lock().expect("no panic");
+        state.boot_id = "another".into();
+        state.asked_medium = 0;
+        // The reboot lost the first chunk in spite of all promises.
+        let file = fs::OpenOptions::new().write(true).open(&place.target);
+        file.expect("opens")
+            .write_all_at(&[7; 4096], 0)
+            .expect("writes");
+    })
+    .expect("resumed");
+    assert!(witness.0.lock().expect("no panic").asked_medium > 0);
+    assert!(
+        report
+            .warnings
+            .iter()
+            .any(|w| w.contains("4194304 bytes that the journal calls durable")),
+        "{:?}",
+        report.warnings
+    );
+    assert!(fs::read(&place.target).expect("reads") == place.bytes);
+}
+
+#[test]
+fn a_journal_of_another_source_is_refused() {
+    let place = place(15);
+    let witness = Witness::new(&place.target);
+    let error = resumed(&place, &witness, || {
+        let file = fs::OpenOptions::new().write(true).open(&place.source);
+        file.expect("opens")
+            .write_all_at(b"changed", 0)
+            .expect("writes");
+    })
+    .expect_err("another source");
+    assert_eq!(error.kind, ErrorKind::Refused, "{error}");
+    assert!(error.what.contains("modified"), "{error}");
+}

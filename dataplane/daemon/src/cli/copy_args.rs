@@ -86,6 +86,21 @@ pub(crate) struct CopyArgs {
     #[arg(long, help_heading = "Integrity")]
     pub(crate) checksum_diff: bool,
 
+    /// Write down there what is durable, so that the copy can go on after a crash
+    #[arg(long, value_name = "FILE", help_heading = "Integrity")]
+    pub(crate) journal: Option<PathBuf>,
+    /// Go on behind what the journal calls durable
+    #[arg(long, requires = "journal", help_heading = "Integrity")]
+    pub(crate) resume: bool,
+    /// Name of the source's present state, for sources that cannot tell it (nbd)
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "journal",
+        help_heading = "Integrity"
+    )]
+    pub(crate) source_id: Option<String>,
+
     /// Longest request, like 256K or 1M
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Speed")]
     pub(crate) request_size: Option<u64>,

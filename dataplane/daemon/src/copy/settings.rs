@@ -7,6 +7,7 @@ use engine::{Endpoint, ExtentSet, TransferSpec, Tunables};
 
 use crate::cli::CopyArgs;
 use crate::exit::{Failure, Side};
+use crate::mkdata;
 
 /// Connections when nobody says otherwise: at least two, so that sealing and waiting overlap, and no more
 /// than four, beyond which one machine gains little.
@@ -83,6 +84,7 @@ impl Settings {
         target: Endpoint,
         extents: Option<ExtentSet>,
     ) -> TransferSpec {
+        let service = mkdata::service_of(&target);
         TransferSpec {
             connections: self.connections,
             request_bytes: self.tunables.request_bytes(),
@@ -97,6 +99,7 @@ impl Settings {
             reconnect_for: Duration::from_secs(args.reconnect_timeout),
             integrity: args.integrity(),
             checksum_diff: args.checksum_diff,
+            service,
             ..TransferSpec::new(source, target)
         }
     }

@@ -64,6 +64,12 @@ impl Book {
         }
     }
 
+    /// An earlier run has made these ranges durable and verified.
+    pub(super) fn restore(&mut self, durable: &ExtentSet, verified: &ExtentSet) {
+        self.ledger.restore(durable, verified);
+        self.resumed_bytes = self.ledger.durable().total_bytes();
+    }
+
     /// A range is at the target.
     pub(super) fn acknowledged(&mut self, ack: Ack) {
         self.ledger.written(ack.offset..ack.offset + ack.len);

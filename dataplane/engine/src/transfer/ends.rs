@@ -80,9 +80,7 @@ impl Opened {
             } else {
                 device.size_bytes()
             },
-            modified_ns: is_file.then(|| {
-                i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
-            }),
+            modified_ns: is_file.then(|| metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec()),
         }))
     }
 
@@ -102,7 +100,14 @@ pub(super) struct Stamp {
     rdev: u64,
     size_bytes: u64,
     /// Files only.
-    modified_ns: Option<i128>,
+    modified_ns: Option<i64>,
+}
+
+impl Stamp {
+    /// When a file was last modified, nanoseconds since 1970 UTC.
+    pub(super) fn mtime_ns(&self) -> Option<i64> {
+        self.modified_ns
+    }
 }
 
 /// The source, its size and its map.

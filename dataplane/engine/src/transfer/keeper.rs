@@ -9,7 +9,11 @@ use super::{
     reader::SourceReader,
     service::{TargetSession, VerifiedBy},
 };
-use crate::{Endpoint, EngineError, ExtentSet, digest::ChunkTable};
+use crate::{
+    Endpoint, EngineError, ExtentSet,
+    digest::{CHUNK_BYTES, ChunkTable, Digest, zero_chunk_digest},
+    journal::{DigestMap, Journal, Record},
+};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -27,6 +31,12 @@ pub(super) struct Keeper {
     /// Digests of what passed through this process.
     pub(super) table: Arc<Mutex<ChunkTable>>,
     pub(super) source_bytes: u64,
+    /// Compare what becomes durable.
+    pub(super) compares: bool,
+    /// Digests of chunks that are durable, as the source had them. Kept where a journal is.
+    pub(super) digests: DigestMap,
+    /// Where what is durable is written down.
+    pub(super) journal: Option<Journal>,
 }
 
 /// Ranges that became durable.
@@ -46,8 +56,22 @@ pub(super) struct Settled {
 }
 
 impl Keeper {
+    /// Nobody to ask, nothing to write to.
+    pub(super) fn new(table: Arc<Mutex<ChunkTable>>, source_bytes: u64) -> Self {
+        Self {
+            session: None,
+            stream: false,
+            table,
+            source_bytes,
+            compares: false,
+            digests: DigestMap::new(),
+            journal: None,
+        }
+    }
+
     pub(super) fn verified_by(&self) -> Option<VerifiedBy> {
-        self.session.as_ref().map(|session| session.name())
+        let session = self.session.as_ref().filter(|_| self.compares);
+        session.map(|session| session.name())
     }
 
     /// Works until nobody has a task any more.
@@ -80,7 +104,8 @@ impl Keeper {
         (endpoint, end): (&Endpoint, &Opened),
         reader: &mut Option<SourceReader>,
     ) -> Result<Option<Compared>, EngineError> {
-        let Some(session) = &mut self.session else {
+        let Some(session) = self.session.as_mut().filter(|_| self.compares) else {
+            self.write_down(task.same.union(&task.others), &[], false)?;
             return Ok(None);
         };
         let mut read = |offset: u64, buf: &mut [u8]| {
@@ -103,9 +128,42 @@ impl Keeper {
         };
         let mut compared = comparison.compare(&task.others, &mut claims)?;
         compared.equal.extend(task.same.iter());
+        self.write_down(compared.equal(), &compared.digests, true)?;
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         task.others.iter().for_each(|range| table.forget(range));
         Ok(Some(compared))
+    }
+
+    /// Only what is durable, and found equal where anything was compared, gets into the journal.
+    fn write_down(
+        &mut self,
+        ranges: ExtentSet,
+        digests: &[(u64, Digest)],
+        verified: bool,
+    ) -> Result<(), EngineError> {
+        let Some(journal) = self.journal.as_mut().filter(|_| !ranges.is_empty()) else {
+            return Ok(());
+        };
+        let mut map = DigestMap::new();
+        for (chunk, digest) in digests {
+            let is_whole = (chunk + 1).saturating_mul(CHUNK_BYTES) <= self.source_bytes;
+            if is_whole && *digest == zero_chunk_digest() {
+                map.insert_zero(*chunk..chunk + 1);
+                self.digests.insert_zero(*chunk..chunk + 1);
+            } else {
+                map.insert(*chunk, *digest);
+                self.digests.insert(*chunk, *digest);
+            }
+        }
+        let durable = Record::Durable {
+            ranges: ranges.clone(),
+            digests: map,
+        };
+        if verified {
+            journal.append(&[durable, Record::Verified { ranges }])
+        } else {
+            journal.append(&[durable])
+        }
     }
 }
 

@@ -14,11 +14,13 @@ mod keeper;
 mod patience;
 pub(crate) mod plan;
 mod reader;
+mod resume;
 mod run;
 mod service;
 pub(crate) mod shared;
 mod trust;
 
+pub use resume::{JournalSpec, image_source, named_source, needs_source_id};
 pub use run::run;
 pub use service::{TargetFacts, TargetService, TargetSession, VerifiedBy};
 
@@ -66,6 +68,8 @@ pub struct TransferSpec {
     pub integrity: Option<Integrity>,
     /// Send only what differs from the target, chunk by chunk.
     pub checksum_diff: bool,
+    /// What is durable is written down there, so that a copy can go on after a crash.
+    pub journal: Option<JournalSpec>,
     /// Where the target's digests come from, when it may have such a service.
     pub service: Option<Arc<dyn TargetService>>,
 }
@@ -114,6 +118,7 @@ impl TransferSpec {
             reconnect_for: Duration::ZERO,
             integrity: None,
             checksum_diff: false,
+            journal: None,
             service: None,
         }
     }

@@ -48,11 +48,13 @@ pub fn run(
 ) -> Result<TransferReport, EngineError> {
     let mut job = Job::open(engine, spec)?;
     job.choose_integrity()?;
+    job.open_journal()?;
     if spec.checksum_diff {
         job.find_equal(cancel, observe)?;
     }
     job.run(cancel, observe)?;
     job.source_is_unchanged()?;
+    job.note_done()?;
     let progress = job.progress();
     observe(&progress);
     Ok(job.into_report(progress))

@@ -19,9 +19,11 @@ impl Job<'_> {
         let mut session = self.meet_target()?;
         let asked = self.spec.integrity;
         let (integrity, session) = match (asked, session.take()) {
-            (Some(Integrity::None), _) | (None, None) => (Integrity::None, None),
+            (None, None) => (Integrity::None, None),
+            // It may still prove what an earlier run left, or what need not be sent.
+            (Some(Integrity::None), session) => (Integrity::None, session),
             (None, Some(session)) if is_far(&self.target.end) => (Integrity::Stream, Some(session)),
-            (None, Some(_)) => (Integrity::None, None),
+            (None, Some(session)) => (Integrity::None, Some(session)),
             (Some(integrity), Some(session)) => (integrity, Some(session)),
             (Some(_), None) => (Integrity::Media, self.read_back()?),
         };
@@ -46,13 +48,20 @@ impl Job<'_> {
         }
         self.integrity = integrity;
         self.hashes = integrity != Integrity::None;
-        self.keeper = self.hashes.then(|| Keeper {
-            session,
-            stream: integrity == Integrity::Stream,
-            table: Arc::clone(&self.table),
-            source_bytes: self.source.size_bytes,
-        });
+        let (stream, compares) = (integrity == Integrity::Stream, self.hashes);
+        let keeper = self.keeper_mut();
+        (keeper.session, keeper.stream, keeper.compares) = (session, stream, compares);
+        if !compares && self.spec.journal.is_none() && !self.spec.checksum_diff {
+            self.keeper = None;
+        }
         Ok(())
+    }
+
+    /// The keeper; made when there is none.
+    pub(super) fn keeper_mut(&mut self) -> &mut Keeper {
+        let (table, source_bytes) = (&self.table, self.source.size_bytes);
+        self.keeper
+            .get_or_insert_with(|| Keeper::new(Arc::clone(table), source_bytes))
     }
 
     /// A session with whoever can tell about the target, and who it is; none when nobody can.
@@ -111,26 +120,35 @@ impl Job<'_> {
     pub(super) fn meet_target_again(&mut self) -> Result<(), EngineError> {
         self.must_look_again = false;
         let session = self.meet_target()?;
-        if session.is_none() || self.must_look_again {
-            self.start_over();
-        }
+        let is_stranger = session.is_none();
         let session = match (session, self.integrity) {
             (None, Integrity::Media) => self.read_back()?,
             (session, _) => session,
         };
-        self.set_integrity(self.integrity, session)
+        self.set_integrity(self.integrity, session)?;
+        if is_stranger {
+            self.start_over()?;
+        } else if self.must_look_again {
+            self.look_again()?;
+            let present = self.present()?;
+            self.note_session(&present)?;
+        }
+        Ok(())
     }
 
     /// Without an identity nobody can tell whether it is the same target, and one that came back empty would
     /// make a false success.
-    fn start_over(&mut self) {
+    fn start_over(&mut self) -> Result<(), EngineError> {
         if self.book.ledger.durable().total_bytes() > 0 || !self.equal.is_empty() {
+            let durable = self.book.ledger.durable().clone();
             self.book.start_over();
             self.equal = ExtentSet::new();
             self.warn_once(
                 "the connection was lost and the target cannot prove that it is the same: the copy began again",
             );
+            self.void(&durable, "the target cannot prove that it is the same")?;
         }
+        Ok(())
     }
 
     fn read_back(&self) -> Result<Option<Box<dyn TargetSession>>, EngineError> {

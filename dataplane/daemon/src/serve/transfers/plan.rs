@@ -7,6 +7,7 @@ use control::{ErrorBody, ErrorKind, TransferRequest};
 use engine::{Endpoint, ExtentSet, TransferSpec, Tunable, Tunables};
 
 use crate::endpoint::{ConnectOptions, endpoint};
+use crate::mkdata;
 use crate::serve::limits::{
     TRANSFER_CONNECT_TIMEOUT, TRANSFER_IN_FLIGHT_DEADLINE, TRANSFER_RECONNECT_FOR,
 };
@@ -61,6 +62,7 @@ pub(super) fn spec(
         in_flight_deadline: deadline.unwrap_or(TRANSFER_IN_FLIGHT_DEADLINE),
         zero_scan_bytes: tunables.zero_scan_bytes(),
         reconnect_for: TRANSFER_RECONNECT_FOR,
+        service: mkdata::service_of(&target),
         ..TransferSpec::new(source, target)
     })
 }

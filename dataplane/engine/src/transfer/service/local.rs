@@ -2,9 +2,10 @@
 
 use super::{TargetFacts, TargetSession, VerifiedBy};
 use crate::{
-    EngineError,
-    digest::{CHUNK_BYTES, Cv, Digest, GRAIN_BYTES, grain_cv},
+    EngineError, Export, ExportSpec, Store,
+    digest::{Cv, Digest},
     error::{Blame, ErrorKind},
+    export::MediumError,
 };
 use std::{ops::Range, sync::Arc};
 use sys::{DeviceFile, DeviceKind};
@@ -12,52 +13,27 @@ use sys::{DeviceFile, DeviceKind};
 /// A file or device that this process has open.
 pub(crate) struct LocalTarget {
     device: Arc<DeviceFile>,
+    /// It is read like an export of ours; nobody else knows of this one.
+    export: Arc<Export>,
 }
 
 impl LocalTarget {
     pub(crate) fn new(device: Arc<DeviceFile>) -> Self {
-        Self { device }
+        let export = Export::new(ExportSpec {
+            name: "target".into(),
+            store: Store::Device(Arc::clone(&device)),
+            read_only: true,
+            scratch: false,
+        });
+        Self { device, export }
     }
 
-    fn failed(&self, what: &str, cause: sys::SetupError) -> EngineError {
+    fn failed(&self, cause: MediumError) -> EngineError {
         let on = self.device.path().display().to_string();
+        let what = "reading the target back failed";
         EngineError::new(ErrorKind::TargetIo, Blame::Environment, what, on)
             .remedy("check the target device and the kernel log")
             .cause(cause)
-    }
-
-    /// Gives each `step` of a range to `take`, as the medium has it.
-    fn read(
-        &self,
-        range: Range<u64>,
-        step: u64,
-        mut take: impl FnMut(u64, &[u8]),
-    ) -> Result<(), EngineError> {
-        self.device.drop_page_cache().map_err(|cause| {
-            self.failed("the page cache of the target cannot be dropped", cause)
-        })?;
-        let mut buf = vec![0; usize::try_from(step).unwrap_or(0)];
-        let mut at = range.start;
-        while at < range.end {
-            let len = usize::try_from(step.min(range.end - at)).unwrap_or(0);
-            let read = self
-                .device
-                .read_at(&mut buf[..len], at)
-                .map_err(|cause| self.failed("reading the target back failed", cause))?;
-            if read < len {
-                let what = "the target ended before its size";
-                let on = self.device.path().display().to_string();
-                return Err(EngineError::new(
-                    ErrorKind::TargetIo,
-                    Blame::Environment,
-                    what,
-                    on,
-                ));
-            }
-            take(at, &buf[..len]);
-            at += len as u64;
-        }
-        Ok(())
     }
 }
 
@@ -79,11 +55,9 @@ impl TargetSession for LocalTarget {
     }
 
     fn hashes(&mut self, range: Range<u64>, chunk_bytes: u64) -> Result<Vec<Digest>, EngineError> {
-        let mut digests = Vec::new();
-        self.read(range, chunk_bytes, |_, bytes| {
-            digests.push(Digest::of(bytes));
-        })?;
-        Ok(digests)
+        self.export
+            .hash_medium(range, chunk_bytes)
+            .map_err(|cause| self.failed(cause))
     }
 
     fn start_stream(&mut self) -> Result<(), EngineError> {
@@ -96,20 +70,14 @@ impl TargetSession for LocalTarget {
     }
 
     fn grains(&mut self, range: Range<u64>) -> Result<Vec<Cv>, EngineError> {
-        let mut cvs = Vec::new();
-        self.read(range, GRAIN_BYTES, |at, bytes| cvs.push(cv_at(at, bytes)))?;
-        Ok(cvs)
+        self.export
+            .grains_medium(range)
+            .map_err(|cause| self.failed(cause))
     }
 
     fn name(&self) -> VerifiedBy {
         VerifiedBy::Local
     }
-}
-
-/// The chaining value of the grain at `offset` of the device.
-pub(super) fn cv_at(offset: u64, bytes: &[u8]) -> Cv {
-    let position = usize::try_from(offset % CHUNK_BYTES / GRAIN_BYTES).unwrap_or(0);
-    grain_cv(position, std::iter::once(bytes))
 }
 
 /// The run of this machine's kernel (random(4), `/proc/sys/kernel/random/boot_id`).

@@ -1,10 +1,10 @@
 //! Targets that only speak NBD: their bytes travel back to be hashed here.
 
-use super::{TargetFacts, TargetSession, VerifiedBy, local::cv_at};
+use super::{TargetFacts, TargetSession, VerifiedBy};
 use crate::{
     EngineError,
     dial::{NbdClient, NbdEndpoint, Role},
-    digest::{Cv, Digest, GRAIN_BYTES},
+    digest::{CHUNK_BYTES, Cv, Digest, GRAIN_BYTES, grain_cv},
     error::{Blame, ErrorKind},
 };
 use std::ops::Range;
@@ -105,4 +105,10 @@ impl TargetSession for Readback {
     fn name(&self) -> VerifiedBy {
         VerifiedBy::Readback
     }
+}
+
+/// The chaining value of the grain at `offset` of the device.
+fn cv_at(offset: u64, bytes: &[u8]) -> Cv {
+    let position = usize::try_from(offset % CHUNK_BYTES / GRAIN_BYTES).unwrap_or(0);
+    grain_cv(position, std::iter::once(bytes))
 }

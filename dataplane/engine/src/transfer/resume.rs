@@ -1,0 +1,381 @@
+//! The journal of a transfer: written while it runs, believed as far as the target proves it.
+
+use super::{
+    compare::{Claims, Comparison, ReadSource},
+    ends::Opened,
+    reader::SourceReader,
+    run::Job,
+    service::{TargetFacts, local::boot_id},
+};
+use crate::{
+    Endpoint, EngineError, ExtentSet,
+    digest::{Cv, Digest, GRAINS_PER_CHUNK},
+    error::{Blame, ErrorKind},
+    journal::{
+        BlockSource, DigestMap, Done, ExportTarget, Header, Journal, Medium, Record, Replayed,
+        SCHEMA, Session, Source, Target,
+        binding::{Binding, Present, bind},
+        ranges_digest,
+    },
+};
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Where a transfer writes down what is durable.
+#[derive(Debug, Clone)]
+pub struct JournalSpec {
+    /// The file.
+    pub path: PathBuf,
+    /// Go on behind what an existing journal calls durable; else a journal that exists is refused.
+    pub resume: bool,
+    /// What the source is, where it cannot tell itself.
+    pub source: Option<Source>,
+    /// Version of the program, for the journal's header.
+    pub version: &'static str,
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Digests an earlier run wrote down; what it did not know is read from the source once more.
+struct WrittenClaims<'a> {
+    digests: &'a DigestMap,
+    read: &'a mut ReadSource<'a>,
+}
+
+impl Claims for WrittenClaims<'_> {
+    fn digest(&self, chunk: u64) -> Option<Digest> {
+        self.digests.get(chunk)
+    }
+
+    fn grains(&self, _: u64) -> Option<(u64, [Cv; GRAINS_PER_CHUNK])> {
+        None
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), EngineError> {
+        (self.read)(offset, buf)
+    }
+}
+
+impl Job<'_> {
+    /// Opens or creates the journal and takes over what it proves.
+    pub(super) fn open_journal(&mut self) -> Result<(), EngineError> {
+        let Some(spec) = &self.spec.journal else {
+            return Ok(());
+        };
+        let present = self.present()?;
+        let (journal, replayed) = if spec.resume && spec.path.exists() {
+            let (journal, replayed) = Journal::open(&spec.path)?;
+            (journal, Some(replayed))
+        } else {
+            let header = header_of(&present, spec.version);
+            (Journal::create(&spec.path, &header)?, None)
+        };
+        self.keeper_mut().journal = Some(journal);
+        match replayed {
+            Some(replayed) => self.take_over(&present, replayed)?,
+            None if spec.resume => {
+                self.warn_once("there is no journal to resume from: the copy begins now");
+            }
+            None => {}
+        }
+        self.note_session(&present)
+    }
+
+    fn take_over(&mut self, present: &Present, replayed: Replayed) -> Result<(), EngineError> {
+        if replayed.torn_bytes > 0 {
+            self.warn_once(&format!(
+                "the last {} bytes of the journal are no record: what they told is copied again",
+                replayed.torn_bytes
+            ));
+        }
+        match bind(&replayed.header, replayed.sessions.last(), present) {
+            Binding::Trust => {
+                self.book.restore(&replayed.durable, &replayed.verified);
+                self.keeper_mut().digests = replayed.digests;
+                Ok(())
+            }
+            Binding::TrustAfterHashes { why } => {
+                self.warn_once(&format!("{why}: what is durable was compared first"));
+                self.take_over_compared(replayed)
+            }
+            Binding::StartOver { why } => {
+                self.warn_once(&format!("{why}: the copy began again"));
+                self.void(&replayed.durable, why)
+            }
+            Binding::Refuse { what } => {
+                let path = self
+                    .spec
+                    .journal
+                    .as_ref()
+                    .map(|journal| journal.path.clone());
+                let on = path.unwrap_or_default().display().to_string();
+                let what = format!("the journal belongs to another copy: {what}");
+                Err(
+                    EngineError::new(ErrorKind::Refused, Blame::Operator, what, on).remedy(
+                        "name the journal of this copy, or another file to begin a new one",
+                    ),
+                )
+            }
+        }
+    }
+
+    /// Believes the ranges whose digests are those of the target.
+    fn take_over_compared(&mut self, replayed: Replayed) -> Result<(), EngineError> {
+        let (equal, different) = self.compare_durable(&replayed.durable, &replayed.digests)?;
+        self.book.restore(&equal, &equal);
+        let keeper = self.keeper_mut();
+        keeper.digests = replayed.digests;
+        if different.is_empty() {
+            return Ok(());
+        }
+        self.warn_once(&format!(
+            "{} bytes that the journal calls durable are not at the target: they are copied again",
+            different.total_bytes()
+        ));
+        self.void(&different, "not at the target")
+    }
+
+    /// After a reconnect to a target that was restarted: what is durable counts when it is there.
+    pub(super) fn look_again(&mut self) -> Result<(), EngineError> {
+        let durable = self.book.ledger.durable().clone();
+        if durable.is_empty() && self.equal.is_empty() {
+            return Ok(());
+        }
+        let digests = std::mem::take(&mut self.keeper_mut().digests);
+        let compared = self.compare_durable(&durable, &digests);
+        self.keeper_mut().digests = digests;
+        let (_, different) = compared?;
+        self.equal = ExtentSet::new();
+        self.book.distrust(&different);
+        if different.is_empty() {
+            return Ok(());
+        }
+        self.warn_once("the target came back without some of what was durable: it is copied again");
+        self.void(&different, "not at the target after a reconnect")
+    }
+
+    /// What of `durable` the target has, and what it has not.
+    fn compare_durable(
+        &mut self,
+        durable: &ExtentSet,
+        digests: &DigestMap,
+    ) -> Result<(ExtentSet, ExtentSet), EngineError> {
+        let source_bytes = self.source.size_bytes;
+        let mut reader = SourceReader::open(&self.spec.source, &self.source.end)?;
+        let Some(session) = self
+            .keeper
+            .as_mut()
+            .and_then(|keeper| keeper.session.as_mut())
+        else {
+            return Ok((ExtentSet::new(), durable.clone()));
+        };
+        let mut comparison = Comparison {
+            session: session.as_mut(),
+            stream: false,
+            source_bytes,
+        };
+        let mut read = |offset: u64, buf: &mut [u8]| reader.read(offset, buf);
+        let mut claims = WrittenClaims {
+            digests,
+            read: &mut read,
+        };
+        let compared = comparison.compare(durable, &mut claims)?;
+        reader.end();
+        Ok((compared.equal(), compared.different()))
+    }
+
+    /// Writes down that ranges do not count any more.
+    pub(super) fn void(&mut self, ranges: &ExtentSet, reason: &str) -> Result<(), EngineError> {
+        let Some(journal) = self
+            .keeper
+            .as_mut()
+            .and_then(|keeper| keeper.journal.as_mut())
+        else {
+            return Ok(());
+        };
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        journal.append(&[Record::Void {
+            ranges: ranges.clone(),
+            reason: reason.to_owned(),
+        }])
+    }
+
+    /// Writes down which run of the target's machine the next records belong to.
+    pub(super) fn note_session(&mut self, present: &Present) -> Result<(), EngineError> {
+        let session = Session {
+            boot_id: present.boot_id.clone(),
+            diskseq: present.diskseq,
+            pid: std::process::id(),
+            unix_s: unix_s(),
+        };
+        let Some(journal) = self
+            .keeper
+            .as_mut()
+            .and_then(|keeper| keeper.journal.as_mut())
+        else {
+            return Ok(());
+        };
+        journal.append(&[Record::Session(session)])
+    }
+
+    /// Nothing is left to do.
+    pub(super) fn note_done(&mut self) -> Result<(), EngineError> {
+        let Some(journal) = self
+            .keeper
+            .as_mut()
+            .and_then(|keeper| keeper.journal.as_mut())
+        else {
+            return Ok(());
+        };
+        journal.append(&[Record::Done(Done { unix_s: unix_s() })])
+    }
+
+    /// Both ends as they are now.
+    pub(super) fn present(&self) -> Result<Present, EngineError> {
+        let facts = self.facts.as_ref();
+        let target = match &self.target.end {
+            Opened::Device(device) => Target::Local(Medium::from(device.identity())),
+            Opened::Nbd {
+                endpoint, params, ..
+            } => Target::Export(ExportTarget {
+                name: endpoint.export.clone(),
+                size_bytes: params.info.size_bytes,
+                medium: facts.map(medium_of),
+            }),
+            Opened::Null => {
+                let what = "a null target keeps nothing that could be resumed";
+                let on = self.spec.target.name();
+                return Err(
+                    EngineError::new(ErrorKind::Config, Blame::Operator, what, on)
+                        .remedy("leave the journal out"),
+                );
+            }
+        };
+        let session = self
+            .keeper
+            .as_ref()
+            .and_then(|keeper| keeper.session.as_ref());
+        Ok(Present {
+            target,
+            boot_id: facts.map(|facts| facts.boot_id.clone()),
+            diskseq: facts.and_then(|facts| facts.diskseq),
+            // What travels back over NBD costs as much as sending it again.
+            hashes: facts.is_some() && session.is_some(),
+            source: self.journal_source()?,
+            ranges: ranges_digest(self.book.ledger.wanted()),
+            total_bytes: self.source.size_bytes,
+        })
+    }
+
+    fn journal_source(&self) -> Result<Source, EngineError> {
+        if let Some(source) = self.spec.journal.as_ref().and_then(|j| j.source.clone()) {
+            return Ok(source);
+        }
+        let size_bytes = self.source.size_bytes;
+        match &self.source.end {
+            Opened::Device(device) if device.kind() == sys::DeviceKind::Block => {
+                let identity = device.identity();
+                Ok(Source::Block(BlockSource {
+                    serial: identity.serial.clone(),
+                    wwid: identity.wwid.clone(),
+                    size_bytes,
+                    boot_id: boot_id()?,
+                    diskseq: identity.diskseq,
+                }))
+            }
+            Opened::Device(device) => {
+                let stamp = self.source.end.stamp()?;
+                Ok(Source::File {
+                    dev: device.identity().dev,
+                    inode: device.identity().inode,
+                    size_bytes,
+                    mtime_ns: stamp.and_then(|stamp| stamp.mtime_ns()).unwrap_or(0),
+                })
+            }
+            Opened::Null => Ok(Source::Nbd {
+                source_id: "null".into(),
+                size_bytes,
+            }),
+            Opened::Nbd { endpoint, .. } => {
+                let what = "an NBD server cannot tell which disk it serves in which state";
+                Err(
+                    EngineError::new(ErrorKind::Config, Blame::Operator, what, &endpoint.uri)
+                        .remedy(
+                            "give the source a name with --source-id, another one when it changes",
+                        ),
+                )
+            }
+        }
+    }
+}
+
+fn header_of(present: &Present, version: &str) -> Header {
+    Header {
+        schema: SCHEMA,
+        target: present.target.clone(),
+        source: present.source.clone(),
+        ranges: present.ranges,
+        total_bytes: present.total_bytes,
+        created_unix_s: unix_s(),
+        version: version.to_owned(),
+    }
+}
+
+fn medium_of(facts: &TargetFacts) -> Medium {
+    if facts.is_file {
+        Medium::File {
+            dev: facts.dev,
+            inode: facts.inode,
+            size_bytes: facts.size_bytes,
+        }
+    } else {
+        Medium::Block {
+            serial: facts.serial.clone(),
+            wwid: facts.wwid.clone(),
+            size_bytes: facts.size_bytes,
+            logical_block: facts.logical_block,
+        }
+    }
+}
+
+/// For a source that is a file of this machine, read as it is or through another program.
+///
+/// # Errors
+/// `SourceConnect` when it cannot be examined.
+pub fn image_source(path: &std::path::Path, format: &str) -> Result<Source, EngineError> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).map_err(|cause| {
+        let (kind, on) = (ErrorKind::SourceConnect, path.display().to_string());
+        EngineError::new(kind, Blame::Operator, "the image cannot be examined", on).cause(cause)
+    })?;
+    Ok(Source::Image {
+        format: format.to_owned(),
+        dev: metadata.dev(),
+        inode: metadata.ino(),
+        size_bytes: metadata.len(),
+        mtime_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+    })
+}
+
+/// The name an operator gave to a source that cannot tell what it is.
+#[must_use]
+pub fn named_source(source_id: &str, size_bytes: u64) -> Source {
+    Source::Nbd {
+        source_id: source_id.to_owned(),
+        size_bytes,
+    }
+}
+
+/// Endpoints whose state only the operator knows.
+#[must_use]
+pub fn needs_source_id(source: &Endpoint) -> bool {
+    matches!(source, Endpoint::Nbd(_))
+}
