@@ -34,7 +34,7 @@ pub use invalid::Invalid;
 pub use names::{ClientRule, Fence, Fingerprint, HoldName, Serial, TransferId, check_export_name};
 pub use status::{Connections, Listener, ListenerKind, Status};
 pub use transfer::{
-    EventGap, Extent, TransferEvent, TransferList, TransferProgress, TransferReport,
-    TransferRequest, TransferState, TransferView,
+    EventGap, Extent, TransferEvent, TransferIntegrity, TransferList, TransferProgress,
+    TransferReport, TransferRequest, TransferState, TransferView,
 };
 pub use tunable::{TunableList, TunablePatch, TunableValue, TunableView};

@@ -48,3 +48,6 @@ const _: () = assert!(CLIENT_FINGERPRINTS_MAX * 100 + DEVICE_PATH_BYTES_MAX * 6 
 const _: () = assert!(TRANSFER_EXTENTS_MAX * 64 <= TRANSFER_BODY_BYTES_MAX);
 const _: () = assert!(FENCES_REMEMBERED_MAX > EXPORTS_MAX);
 const _: () = assert!(TRANSFERS_ENDED_KEPT_MAX >= TRANSFERS_RUNNING_MAX);
+
+/// Name of a source's state, bytes.
+pub const SOURCE_ID_BYTES_MAX: usize = 255;

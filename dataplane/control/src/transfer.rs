@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    IN_FLIGHT_DEADLINE_S_MAX, TRANSFER_CONNECTIONS_MAX, TRANSFER_EXTENTS_MAX, URI_BYTES_MAX,
+    IN_FLIGHT_DEADLINE_S_MAX, SOURCE_ID_BYTES_MAX, TRANSFER_CONNECTIONS_MAX, TRANSFER_EXTENTS_MAX,
+    URI_BYTES_MAX,
 };
 use crate::{ErrorBody, Invalid, TransferId};
 
@@ -54,6 +55,31 @@ pub struct TransferRequest {
     /// A request that is not answered in this time breaks its connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight_deadline_s: Option<u64>,
+    /// What is compared at the checkpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integrity: Option<TransferIntegrity>,
+    /// Send only chunks that differ from what the target has.
+    #[serde(default)]
+    pub checksum_diff: bool,
+    /// Write down what is durable, in a file named after the id in the server's journal folder, and go on behind what
+    /// such a file says.
+    #[serde(default)]
+    pub journal: bool,
+    /// Name of the source's present state, for a journal with a source that cannot tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_id: Option<String>,
+}
+
+/// What a transfer compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransferIntegrity {
+    /// Nothing.
+    None,
+    /// What was read with what arrived.
+    Stream,
+    /// What was read with what the target's medium holds after the flush.
+    Media,
 }
 
 impl TransferRequest {
@@ -94,6 +120,12 @@ impl TransferRequest {
             self.in_flight_deadline_s,
             IN_FLIGHT_DEADLINE_S_MAX,
         )?;
+        if let Some(name) = &self.source_id
+            && (name.is_empty() || name.len() > SOURCE_ID_BYTES_MAX)
+        {
+            let problem = format!("is empty or longer than {SOURCE_ID_BYTES_MAX} bytes");
+            return Err(Invalid::new("source_id", problem));
+        }
         self.extents.as_deref().map_or(Ok(()), check_extents)
     }
 }
@@ -169,8 +201,17 @@ pub struct TransferProgress {
     pub zero_bytes: u64,
     /// Bytes that needed nothing.
     pub skipped_bytes: u64,
+    /// Bytes an earlier run had made durable.
+    #[serde(default)]
+    pub resumed_bytes: u64,
+    /// Bytes that were acknowledged and then lost with a connection: they are sent again.
+    #[serde(default)]
+    pub void_bytes: u64,
     /// Bytes covered by an answered flush.
     pub durable_bytes: u64,
+    /// Bytes that were compared since and are equal.
+    #[serde(default)]
+    pub verified_bytes: u64,
     /// Data on its way now, on all connections together.
     #[serde(default)]
     pub in_flight_bytes: u64,
@@ -196,6 +237,15 @@ pub struct TransferReport {
     pub durable: bool,
     /// The target threw the data away.
     pub discarded: bool,
+    /// What was compared: `none`, `stream`, `media`.
+    #[serde(default)]
+    pub integrity: String,
+    /// Who read the target for it: `target`, `readback`, `local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_by: Option<String>,
+    /// Connections that were lost and made again.
+    #[serde(default)]
+    pub reconnects: u64,
     /// Payload bytes that were copied once more than needed.
     pub plaintext_copied_bytes: u64,
     /// Processor time of the process meanwhile.

@@ -187,19 +187,19 @@ fn journal(args: &CopyArgs, source: &SourceEnd, uri: &Uri) -> Result<Option<Jour
     let Some(path) = &args.journal else {
         return Ok(None);
     };
-    let named = |name: &String| transfer::named_source(name, source.size_bytes());
-    let source = match (source, uri) {
+    let image = match (source, uri) {
         (SourceEnd::Image { format, .. }, Uri::Path(image)) => {
             let source = transfer::image_source(image, format.name())
                 .map_err(|error| Failure::engine(Side::Source, &error))?;
             Some(source)
         }
-        _ => args.source_id.as_ref().map(named),
+        _ => None,
     };
     Ok(Some(JournalSpec {
         path: path.clone(),
         resume: args.resume,
-        source,
+        source: image,
+        source_id: args.source_id.clone(),
         version: env!("CARGO_PKG_VERSION"),
     }))
 }

@@ -14,12 +14,14 @@ mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 pub use table::{Applies, Granule, Knob, TABLE, Tunable, Unit};
 pub use text::{help, markdown};
 
 use crate::EngineError;
 use crate::error::{Blame, ErrorKind};
+use crate::transfer::{Checkpoint, Integrity};
 
 /// Values in force, shared by every thread.
 #[derive(Debug)]
@@ -203,6 +205,26 @@ impl Tunables {
     #[must_use]
     pub fn zero_scan_bytes(&self) -> u32 {
         self.load_u32(Knob::ZeroScanBytes)
+    }
+
+    /// When a transfer flushes in between.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            bytes: self.load(Knob::CheckpointBytes),
+            every: Duration::from_secs(self.load(Knob::CheckpointS)),
+        }
+    }
+
+    /// What a transfer compares; `None`: what it can in passing.
+    #[must_use]
+    pub fn integrity(&self) -> Option<Integrity> {
+        match self.load(Knob::Integrity) {
+            1 => Some(Integrity::None),
+            2 => Some(Integrity::Stream),
+            3 => Some(Integrity::Media),
+            _ => None,
+        }
     }
 
     /// Back the arena with huge pages.

@@ -397,6 +397,7 @@ fn journaled(place: &Place, witness: &Witness, resume: bool) -> engine::Transfer
         path: place.source.with_extension("journal"),
         resume,
         source: None,
+        source_id: None,
         version: "test",
     });
     spec

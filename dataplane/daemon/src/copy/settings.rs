@@ -97,7 +97,8 @@ impl Settings {
             in_flight_deadline: Duration::from_secs(args.request_timeout),
             zero_scan_bytes: self.tunables.zero_scan_bytes(),
             reconnect_for: Duration::from_secs(args.reconnect_timeout),
-            integrity: args.integrity(),
+            checkpoint: self.tunables.checkpoint(),
+            integrity: args.integrity().or_else(|| self.tunables.integrity()),
             checksum_diff: args.checksum_diff,
             service,
             ..TransferSpec::new(source, target)

@@ -22,6 +22,9 @@ pub(crate) struct ServeArgs {
     /// Folder for the control sockets exports.sock and transfers.sock; without it there are none
     #[arg(long, value_name = "DIR")]
     pub(super) control_dir: Option<PathBuf>,
+    /// Folder for the journals of transfers; without it none can be asked for
+    #[arg(long, value_name = "DIR")]
+    pub(super) journal_dir: Option<PathBuf>,
     /// Threads that move data [default: the CPUs we may use]
     #[arg(long, value_name = "N")]
     pub(super) shards: Option<usize>,

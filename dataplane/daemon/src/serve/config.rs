@@ -39,6 +39,8 @@ pub(super) struct Config {
     pub(super) tls_dir: Option<PathBuf>,
     /// Folder for the control sockets.
     pub(super) control_dir: Option<PathBuf>,
+    /// Folder for the journals of transfers.
+    pub(super) journal_dir: Option<PathBuf>,
     /// Where stock `nbds://` clients connect.
     pub(super) nbds_listen: Option<Address>,
     /// Socket for plain NBD.
@@ -100,6 +102,7 @@ impl Config {
         Self {
             listen: old.listen.clone(),
             control_dir: old.control_dir.clone(),
+            journal_dir: old.journal_dir.clone(),
             nbds_listen: old.nbds_listen.clone(),
             nbd_unix: old.nbd_unix.clone(),
             ..self
@@ -116,6 +119,7 @@ impl Config {
         };
         compare("listen", self.listen != other.listen);
         compare("control_dir", self.control_dir != other.control_dir);
+        compare("journal_dir", self.journal_dir != other.journal_dir);
         compare("nbds_listen", self.nbds_listen != other.nbds_listen);
         compare("nbd_unix", self.nbd_unix != other.nbd_unix);
         compare(
@@ -189,6 +193,7 @@ impl TryFrom<RawConfig> for Config {
             listen,
             tls_dir: raw.tls_dir,
             control_dir: raw.control_dir,
+            journal_dir: raw.journal_dir,
             nbds_listen,
             nbd_unix: raw.nbd_unix,
             preauth_connections_max: in_range(
@@ -293,6 +298,7 @@ impl From<&Config> for RawConfig {
             listen: Some(listen),
             tls_dir: config.tls_dir.clone(),
             control_dir: config.control_dir.clone(),
+            journal_dir: config.journal_dir.clone(),
             nbds_listen: config.nbds_listen.as_ref().map(ToString::to_string),
             nbd_unix: config.nbd_unix.clone(),
             runtime: None,

@@ -70,7 +70,13 @@ impl Transfers {
         if let Some(known) = self.find(&request.id) {
             return known.view_if_same(&request).map(|view| (false, view));
         }
-        let spec = plan::spec(&request, &context.tunables, rights)?;
+        let config = context.config();
+        let spec = plan::spec(
+            &request,
+            &context.tunables,
+            config.journal_dir.as_deref(),
+            rights,
+        )?;
         let transfer = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             // Looked at again under the lock: two clients may have come with one id.

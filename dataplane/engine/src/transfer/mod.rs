@@ -20,7 +20,7 @@ mod service;
 pub(crate) mod shared;
 mod trust;
 
-pub use resume::{JournalSpec, image_source, named_source, needs_source_id};
+pub use resume::{JournalSpec, image_source};
 pub use run::run;
 pub use service::{TargetFacts, TargetService, TargetSession, VerifiedBy};
 

@@ -8,7 +8,7 @@ use super::{
     service::{TargetFacts, local::boot_id},
 };
 use crate::{
-    Endpoint, EngineError, ExtentSet,
+    EngineError, ExtentSet,
     digest::{Cv, Digest, GRAINS_PER_CHUNK},
     error::{Blame, ErrorKind},
     journal::{
@@ -30,8 +30,10 @@ pub struct JournalSpec {
     pub path: PathBuf,
     /// Go on behind what an existing journal calls durable; else a journal that exists is refused.
     pub resume: bool,
-    /// What the source is, where it cannot tell itself.
+    /// What the source is, where somebody else reads it for us (an image).
     pub source: Option<Source>,
+    /// The operator's name for the present state of a source that cannot tell it (an NBD server).
+    pub source_id: Option<String>,
     /// Version of the program, for the journal's header.
     pub version: &'static str,
 }
@@ -280,7 +282,12 @@ impl Job<'_> {
             return Ok(source);
         }
         let size_bytes = self.source.size_bytes;
+        let source_id = self.spec.journal.as_ref().and_then(|j| j.source_id.clone());
         match &self.source.end {
+            Opened::Nbd { .. } if source_id.is_some() => Ok(Source::Nbd {
+                source_id: source_id.unwrap_or_default(),
+                size_bytes,
+            }),
             Opened::Device(device) if device.kind() == sys::DeviceKind::Block => {
                 let identity = device.identity();
                 Ok(Source::Block(BlockSource {
@@ -363,19 +370,4 @@ pub fn image_source(path: &std::path::Path, format: &str) -> Result<Source, Engi
         size_bytes: metadata.len(),
         mtime_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
     })
-}
-
-/// The name an operator gave to a source that cannot tell what it is.
-#[must_use]
-pub fn named_source(source_id: &str, size_bytes: u64) -> Source {
-    Source::Nbd {
-        source_id: source_id.to_owned(),
-        size_bytes,
-    }
-}
-
-/// Endpoints whose state only the operator knows.
-#[must_use]
-pub fn needs_source_id(source: &Endpoint) -> bool {
-    matches!(source, Endpoint::Nbd(_))
 }

@@ -5,6 +5,7 @@ use crate::error::{Blame, ErrorKind};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 
 /// When a change takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub enum Unit {
     Bytes,
     /// Bytes per second.
     BytesPerSecond,
+    /// Seconds.
+    Seconds,
     /// Index into the choices of the row.
     Choice,
 }
@@ -53,6 +56,7 @@ impl Unit {
             Self::Count => "count",
             Self::Bytes => "bytes",
             Self::BytesPerSecond => "bytes/s",
+            Self::Seconds => "s",
             Self::Choice => "choice",
         }
     }
@@ -111,6 +115,9 @@ pub enum Knob {
     DeviceDepth,
     RateBytesPerS,
     ZeroScanBytes,
+    CheckpointBytes,
+    CheckpointS,
+    Integrity,
     HugePages,
     Aead,
     Shards,
@@ -273,6 +280,40 @@ pub static TABLE: [Tunable; TABLE_LEN] = [
         max_reason: "larger runs of zeroes inside data are too rare to look for",
         ..ROW
     },
+    Tunable {
+        name: "checkpoint_bytes",
+        unit: Unit::Bytes,
+        min: 4 * MIB,
+        max: 16 * GIB,
+        default: 4 * GIB,
+        granule: Granule::MultipleOf(4096),
+        applies: Applies::NextTransfer,
+        effect: "Bytes after which a transfer flushes, compares and writes its journal while it goes on. What a \
+                 lost connection or a crash costs is at most that much.",
+        min_reason: "less than a chunk cannot be compared",
+        max_reason: "the digests of more are not kept, and would be read from the disks again",
+        ..ROW
+    },
+    Tunable {
+        name: "checkpoint_s",
+        unit: Unit::Seconds,
+        min: 1,
+        max: 3600,
+        default: 60,
+        applies: Applies::NextTransfer,
+        effect: "Seconds after which a transfer flushes, compares and writes its journal, when it wrote anything.",
+        min_reason: "flushes would be all that the disk does",
+        max_reason: "nobody wants to copy more than an hour again",
+        ..ROW
+    },
+    choice(
+        "integrity",
+        &["auto", "none", "stream", "media"],
+        Applies::NextTransfer,
+        "What a transfer compares at its checkpoints. Auto takes stream where the target can tell digests, \
+         else none. Stream is what was read with what arrived, media is what was read with what the target's \
+         medium holds after the flush.",
+    ),
     choice(
         "huge_pages",
         OFF_ON,
@@ -367,7 +408,7 @@ impl Tunable {
     pub(super) fn refuse(&self, text: &str) -> EngineError {
         let remedy = match self.unit {
             Unit::Choice => format!("use one of {}", self.choices.join(", ")),
-            Unit::Count => "write a number".to_owned(),
+            Unit::Count | Unit::Seconds => "write a number".to_owned(),
             Unit::Bytes | Unit::BytesPerSecond => {
                 "write bytes, or a number with K, M, G or T".to_owned()
             }
@@ -379,4 +420,4 @@ impl Tunable {
 
 // A knob reads the row with its own name: the last one keeps the count, the tests keep the order.
 const _: () = assert!(Knob::Runtime as usize + 1 == TABLE_LEN);
-const TABLE_LEN: usize = 14;
+const TABLE_LEN: usize = 17;

@@ -25,7 +25,8 @@ fn every_row_is_complete_and_its_values_are_its_own() {
         assert_eq!(row.choices.is_empty(), !is_choice, "{}", row.name);
         assert_eq!(row.min_reason.is_empty(), is_choice, "{}", row.name);
         assert_eq!(row.max_reason.is_empty(), is_choice, "{}", row.name);
-        assert!(row.max <= u64::from(u32::MAX) || row.unit == Unit::BytesPerSecond);
+        let is_read_whole = row.unit == Unit::BytesPerSecond || row.name == "checkpoint_bytes";
+        assert!(row.max <= u64::from(u32::MAX) || is_read_whole);
     }
 }
 
@@ -41,6 +42,9 @@ fn names_are_unique_and_stand_in_the_order_of_the_knobs() {
         (Knob::DeviceDepth, "device_depth"),
         (Knob::RateBytesPerS, "rate_bytes_per_s"),
         (Knob::ZeroScanBytes, "zero_scan_bytes"),
+        (Knob::CheckpointBytes, "checkpoint_bytes"),
+        (Knob::CheckpointS, "checkpoint_s"),
+        (Knob::Integrity, "integrity"),
         (Knob::HugePages, "huge_pages"),
         (Knob::Aead, "aead"),
         (Knob::Shards, "shards"),

@@ -25,6 +25,7 @@ impl Tunable {
                 u64::try_from(index).ok()
             }
             Unit::Count => parse_number(text),
+            Unit::Seconds => parse_number(text.strip_suffix('s').unwrap_or(text)),
             Unit::Bytes => parse_bytes(text),
             Unit::BytesPerSecond => parse_bytes(text.strip_suffix("/s").unwrap_or(text)),
         }
@@ -36,7 +37,7 @@ impl Tunable {
         match (self.unit, self.zero) {
             (_, Some(word)) if value == 0 => word.to_owned(),
             (Unit::Choice, _) => self.choice_name(value).unwrap_or("?").to_owned(),
-            (Unit::Count, _) => value.to_string(),
+            (Unit::Count | Unit::Seconds, _) => value.to_string(),
             (Unit::Bytes | Unit::BytesPerSecond, _) => {
                 let unit = BYTE_UNITS
                     .iter()

@@ -23,6 +23,8 @@ pub(super) struct RawConfig {
     pub(super) tls_dir: Option<PathBuf>,
     /// Folder for the control sockets.
     pub(super) control_dir: Option<PathBuf>,
+    /// Folder for the journals of transfers.
+    pub(super) journal_dir: Option<PathBuf>,
     /// Where stock `nbds://` clients connect.
     pub(super) nbds_listen: Option<String>,
     /// Socket for plain NBD.
@@ -118,6 +120,7 @@ impl RawConfig {
         set(&mut self.listen, args.listen.as_ref());
         set(&mut self.tls_dir, args.tls_dir.as_ref());
         set(&mut self.control_dir, args.control_dir.as_ref());
+        set(&mut self.journal_dir, args.journal_dir.as_ref());
         set(&mut self.nbds_listen, args.nbds_listen.as_ref());
         set(&mut self.nbd_unix, args.nbd_unix.as_ref());
         set(

@@ -1,9 +1,10 @@
 //! From a request to what the engine runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use control::{ErrorBody, ErrorKind, TransferRequest};
+use control::{ErrorBody, ErrorKind, TransferIntegrity, TransferRequest};
+use engine::transfer::{Integrity, JournalSpec};
 use engine::{Endpoint, ExtentSet, TransferSpec, Tunable, Tunables};
 
 use crate::endpoint::{ConnectOptions, endpoint};
@@ -28,6 +29,7 @@ pub(in crate::serve) enum Rights {
 pub(super) fn spec(
     request: &TransferRequest,
     tunables: &Tunables,
+    journal_dir: Option<&Path>,
     rights: Rights,
 ) -> Result<TransferSpec, ErrorBody> {
     let connect = ConnectOptions {
@@ -62,9 +64,48 @@ pub(super) fn spec(
         in_flight_deadline: deadline.unwrap_or(TRANSFER_IN_FLIGHT_DEADLINE),
         zero_scan_bytes: tunables.zero_scan_bytes(),
         reconnect_for: TRANSFER_RECONNECT_FOR,
+        checkpoint: tunables.checkpoint(),
+        integrity: request
+            .integrity
+            .map(integrity)
+            .or_else(|| tunables.integrity()),
+        checksum_diff: request.checksum_diff,
+        journal: journal(request, journal_dir)?,
         service: mkdata::service_of(&target),
         ..TransferSpec::new(source, target)
     })
+}
+
+const fn integrity(name: TransferIntegrity) -> Integrity {
+    match name {
+        TransferIntegrity::None => Integrity::None,
+        TransferIntegrity::Stream => Integrity::Stream,
+        TransferIntegrity::Media => Integrity::Media,
+    }
+}
+
+/// A file named after the transfer. It always goes on behind what an earlier transfer with this id left there.
+fn journal(
+    request: &TransferRequest,
+    journal_dir: Option<&Path>,
+) -> Result<Option<JournalSpec>, ErrorBody> {
+    if !request.journal {
+        return Ok(None);
+    }
+    let Some(dir) = journal_dir else {
+        return Err(problem::refuse(
+            ErrorKind::BadRequest,
+            "this server keeps no journals".to_owned(),
+            "start it with --journal-dir, or ask without journal",
+        ));
+    };
+    Ok(Some(JournalSpec {
+        path: dir.join(format!("{}.journal", request.id)),
+        resume: true,
+        source: None,
+        source_id: request.source_id.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+    }))
 }
 
 /// A number that stands for a tunable must be one that the tunable could have: a program that asks for the
@@ -127,7 +168,7 @@ mod tests {
     }
 
     fn kind(request: &TransferRequest, rights: Rights) -> Option<ErrorKind> {
-        spec(request, &Tunables::new(), rights)
+        spec(request, &Tunables::new(), None, rights)
             .err()
             .map(|error| error.kind)
     }
@@ -146,7 +187,12 @@ mod tests {
     #[test]
     fn ends_that_make_no_sense_are_named() {
         for target in ["nbd://192.0.2.1/e", "mk://h/e", "disk.img", "ftp://h/e"] {
-            let error = spec(&request("/a", target), &Tunables::new(), Rights::Owner);
+            let error = spec(
+                &request("/a", target),
+                &Tunables::new(),
+                None,
+                Rights::Owner,
+            );
             assert!(error.is_err(), "{target}");
         }
     }
@@ -161,8 +207,21 @@ mod tests {
             offset_bytes: 4096,
             len_bytes: 512,
         }]);
-        let spec = spec(&asked, &Tunables::new(), Rights::Owner).unwrap_or_else(|_| unreachable!());
+        let spec =
+            spec(&asked, &Tunables::new(), None, Rights::Owner).unwrap_or_else(|_| unreachable!());
         assert_eq!(spec.request_bytes, 1 << 19);
         assert_eq!(spec.extents.map(|set| set.total_bytes()), Some(512));
+    }
+
+    #[test]
+    fn a_journal_is_named_after_its_transfer_and_needs_a_folder() {
+        let mut asked = request("/a", "mk://h/e?tls-certificates=/nowhere");
+        asked.journal = true;
+        let without = journal(&asked, None).map(drop).unwrap_err();
+        assert!(without.remedy.contains("--journal-dir"), "{without:?}");
+        let spec = journal(&asked, Some(Path::new("/var/lib/mk"))).unwrap_or_default();
+        let path = spec.map(|spec| spec.path).unwrap_or_default();
+        let name = format!("/var/lib/mk/{}.journal", asked.id);
+        assert_eq!(path, Path::new(&name));
     }
 }
