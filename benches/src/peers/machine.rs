@@ -20,6 +20,16 @@ pub(crate) struct Machine {
     pub commit: String,
 }
 
+impl Machine {
+    /// The machine in one line.
+    pub(crate) fn line(&self) -> String {
+        format!(
+            "{}, {} CPUs, Linux {}, load {}; {} ({}, tier {})",
+            self.cpu, self.cpus, self.kernel, self.load_before, self.ours, self.commit, self.tier
+        )
+    }
+}
+
 fn first_line_of(command: &mut Command) -> String {
     let output = command.output().ok();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());

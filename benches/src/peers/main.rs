@@ -10,6 +10,7 @@
     reason = "a benchmark prints its table"
 )]
 
+mod integrity;
 mod machine;
 mod ours;
 mod peer;
@@ -45,6 +46,9 @@ struct Args {
     /// pairs, then exit code 10
     #[arg(long)]
     gate: bool,
+    /// What comparing costs: our own copies with each kind of integrity, no peer
+    #[arg(long)]
+    integrity: bool,
     /// Write the figures as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -66,6 +70,11 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     let binary = ours::find_binary(args.binary.as_deref())?;
+    if args.integrity {
+        let table = integrity::measure(&binary, args.mib << 20, args.rounds)?;
+        println!("{}\n{table}", machine::describe(&binary)?.line());
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(missing) = peer::missing_tool() {
         eprintln!("SKIP: {missing} is not installed, there is nothing to compare with");
         let in_ci = std::env::var_os("CI").is_some();

@@ -74,12 +74,16 @@ pub(crate) enum Outcome {
 }
 
 /// A loop device over a file on tmpfs; gone with the value.
-struct Loop {
+pub(crate) struct Loop {
     device: String,
 }
 
 impl Loop {
-    fn attach(file: &Path) -> Result<Self> {
+    pub(crate) fn path(&self) -> &str {
+        &self.device
+    }
+
+    pub(crate) fn attach(file: &Path) -> Result<Self> {
         let output = Command::new("losetup")
             .args(["--find", "--show", "--direct-io=on"])
             .arg(file)
@@ -104,7 +108,7 @@ impl Drop for Loop {
 }
 
 /// Incompressible bytes on tmpfs.
-fn make_source(path: &Path, bytes: u64) -> Result<()> {
+pub(crate) fn make_source(path: &Path, bytes: u64) -> Result<()> {
     let mut random = fs::File::open("/dev/urandom")?;
     let mut file = fs::File::create(path)?;
     let mut block = vec![0; 1 << 20];
@@ -155,7 +159,7 @@ pub(crate) fn measure(plan: &Plan, scenario: Scenario) -> Result<Outcome> {
         Settings::DEFAULT
     };
     // One unmeasured run each: page tables, first touch of the target's memory.
-    ours.run(&source)?;
+    ours.run(&source, "none")?;
     peer.run(&source, settings)?;
     let mut result = Measured {
         scenario,
@@ -167,11 +171,11 @@ pub(crate) fn measure(plan: &Plan, scenario: Scenario) -> Result<Outcome> {
     for round in 0..plan.rounds {
         // Who begins changes, so that neither profits from what the other left behind.
         if round % 2 == 0 {
-            result.ours.push(ours.run(&source)?);
+            result.ours.push(ours.run(&source, "none")?);
             result.peer.push(peer.run(&source, settings)?);
         } else {
             result.peer.push(peer.run(&source, settings)?);
-            result.ours.push(ours.run(&source)?);
+            result.ours.push(ours.run(&source, "none")?);
         }
     }
     drop((ours, peer));
