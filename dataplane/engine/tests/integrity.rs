@@ -77,6 +77,8 @@ struct WitnessState {
     hot: bool,
     boot_id: String,
     asked_medium: u64,
+    /// How often it hangs up when it is asked for the medium.
+    refusals: u64,
 }
 
 impl Witness {
@@ -87,6 +89,7 @@ impl Witness {
             hot: true,
             boot_id: "boot".into(),
             asked_medium: 0,
+            refusals: 0,
         })))
     }
 
@@ -133,7 +136,15 @@ impl TargetSession for Witness {
     }
 
     fn hashes(&mut self, range: Range<u64>, chunk: u64) -> Result<Vec<Digest>, EngineError> {
-        self.0.lock().expect("no panic").asked_medium += 1;
+        {
+            let mut state = self.0.lock().expect("no panic");
+            state.asked_medium += 1;
+            if state.refusals > 0 {
+                state.refusals -= 1;
+                let (kind, blame) = (ErrorKind::ConnectionLost, engine::Blame::Environment);
+                return Err(EngineError::new(kind, blame, "hung up", "witness"));
+            }
+        }
         let starts = (range.start..range.end).step_by(count(chunk));
         Ok(starts
             .map(|at| self.digest(at..range.end.min(at + chunk)))
@@ -483,4 +494,113 @@ fn a_journal_of_another_source_is_refused() {
     .expect_err("another source");
     assert_eq!(error.kind, ErrorKind::Refused, "{error}");
     assert!(error.what.contains("modified"), "{error}");
+}
+
+#[test]
+fn a_target_that_was_removed_and_made_again_is_copied_from_the_beginning() {
+    let place = place(16);
+    let engine = start_engine(RuntimeChoice::Auto, 1);
+    let run = |stop: bool| {
+        let ends = (
+            Endpoint::Path(place.source.clone()),
+            Endpoint::Path(place.target.clone()),
+        );
+        let mut spec = eager(spec(ends.0, ends.1));
+        spec.rate_bytes_per_s = stop.then_some(16 << 20);
+        spec.journal = Some(transfer::JournalSpec {
+            path: place.source.with_extension("journal"),
+            resume: true,
+            source: None,
+            source_id: None,
+            version: "test",
+        });
+        let cancel = Cancel::default();
+        transfer::run(&engine, &spec, &cancel, &mut |progress| {
+            if stop && progress.durable_bytes > 0 {
+                cancel.cancel();
+            }
+        })
+    };
+    assert_eq!(run(true).expect_err("stopped").kind, ErrorKind::Cancelled);
+    // The new file often gets the inode of the old one.
+    fs::remove_file(&place.target).expect("removed");
+    let report = run(false).expect("copied");
+    assert_eq!(report.progress.resumed_bytes, 0);
+    assert!(
+        report.warnings.iter().any(|w| w.contains("made just now")),
+        "{:?}",
+        report.warnings
+    );
+    assert!(fs::read(&place.target).expect("reads") == place.bytes);
+}
+
+#[test]
+fn what_an_earlier_run_did_not_verify_is_verified_when_asked() {
+    let place = place(17);
+    let witness = Witness::new(&place.target);
+    let dir = tempfile::tempdir_in(".").expect("a folder");
+    let engine = start_engine(RuntimeChoice::Auto, 2);
+    let export = file_export("disk", &place.target, false);
+    let door = unix_door(&engine, dir.path(), vec![export]);
+    let run = |integrity: Integrity, stop: bool| {
+        let mut spec = journaled(&place, &witness, true);
+        spec.target = Endpoint::Nbd(door.endpoint.clone());
+        spec.integrity = Some(integrity);
+        let cancel = Cancel::default();
+        transfer::run(&engine, &spec, &cancel, &mut |progress| {
+            if stop && progress.durable_bytes > 0 {
+                cancel.cancel();
+            }
+        })
+    };
+    run(Integrity::None, true).expect_err("stopped");
+    let report = run(Integrity::Media, false).expect("copied");
+    assert!(report.progress.resumed_bytes > 0, "{:?}", report.progress);
+    assert_eq!(report.progress.verified_bytes, place.bytes.len() as u64);
+    // Damage in what was resumed is found.
+    fs::remove_file(place.source.with_extension("journal")).expect("removed");
+    run(Integrity::None, true).expect_err("stopped");
+    let file = fs::OpenOptions::new().write(true).open(&place.target);
+    file.expect("opens")
+        .write_all_at(b"damage", 100)
+        .expect("writes");
+    let error = run(Integrity::Media, false).expect_err("damaged");
+    assert_eq!(error.kind, ErrorKind::Verify, "{error}");
+}
+
+#[test]
+fn a_look_that_failed_is_taken_again() {
+    let place = place(18);
+    let engine = start_engine(RuntimeChoice::Auto, 2);
+    let dir = tempfile::tempdir_in(".").expect("a folder");
+    let export = file_export("disk", &place.target, false);
+    let door = unix_door(&engine, dir.path(), vec![Arc::clone(&export)]);
+    let witness = Witness::new(&place.target);
+    let source = Endpoint::Path(place.source.clone());
+    let mut spec = eager(spec(source, Endpoint::Nbd(door.endpoint.clone())));
+    spec.reconnect_for = Duration::from_secs(30);
+    spec.rate_bytes_per_s = Some(16 << 20);
+    spec.service = Some(Arc::new(witness.clone()));
+    let mut cut = false;
+    let report = transfer::run(&engine, &spec, &Cancel::default(), &mut |progress| {
+        if progress.durable_bytes > 0 && !std::mem::replace(&mut cut, true) {
+            let mut state = witness.0.lock().expect("no panic");
+            state.boot_id = "another".into();
+            state.refusals = 1;
+            let file = fs::OpenOptions::new().write(true).open(&place.target);
+            file.expect("opens")
+                .write_all_at(&[9; 512], 0)
+                .expect("writes");
+            drop(state);
+            engine.close_export(&export, CloseHow::Now);
+        }
+    })
+    .expect("copied in the end");
+    assert!(report.reconnects >= 1);
+    assert!(
+        report.warnings.iter().any(|w| w.contains("without some")),
+        "{:?}",
+        report.warnings
+    );
+    assert!(fs::read(&place.target).expect("reads") == place.bytes);
 }

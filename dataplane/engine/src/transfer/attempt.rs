@@ -3,7 +3,7 @@
 use super::{
     Cancel, Progress,
     edges::write_edges,
-    ends::{Opened, Target},
+    ends::Opened,
     keeper::{self, Line, Settled, Task},
     plan::{Planner, SourceMap, split_edges},
     run::Job,
@@ -53,7 +53,6 @@ impl<'a, 'b> Attempt<'a, 'b> {
             });
         }
         let settings = settings_of(job);
-        let mut keeper = job.keeper.take();
         job.request_bytes = settings.request_bytes;
         let map = std::mem::replace(&mut job.source.map, SourceMap::Opaque);
         let rate = job.spec.rate_bytes_per_s;
@@ -65,7 +64,13 @@ impl<'a, 'b> Attempt<'a, 'b> {
             line: None,
             job,
         };
-        let started = attempt.start();
+        let started = attempt.start().and_then(|()| attempt.job.confirm_target());
+        if started.is_err() {
+            // Movers that began go at once.
+            attempt.shared.failed.store(true, Ordering::Release);
+            attempt.job.engine.wake();
+        }
+        let mut keeper = attempt.job.keeper.take();
         if started.is_ok() {
             let (shared, engine) = (Arc::clone(&attempt.shared), attempt.job.engine);
             let planner = Planner::new(map, aligned.inner);
@@ -152,6 +157,10 @@ impl<'a, 'b> Attempt<'a, 'b> {
         if let Some(settled) = line.take() {
             self.settle(settled);
         }
+        let is_behind = self.job.book.is_keeper_behind();
+        self.shared
+            .keeper_behind
+            .store(is_behind, Ordering::Relaxed);
         let failed = self.shared.failed.load(Ordering::Acquire);
         if let Some(line) = self.line.as_mut().filter(|line| !line.is_busy() && !failed) {
             let ranges = self.job.book.take_settleable();
@@ -180,8 +189,12 @@ impl<'a, 'b> Attempt<'a, 'b> {
             Ok(Some(compared)) => compared,
             Ok(None) => return,
             Err(error) => {
-                // Durable they are; whether they are right is not known, so they are copied again.
-                book.distrust(&settled.ranges);
+                if error.kind.may_pass() {
+                    book.give_back(&settled.ranges);
+                } else {
+                    // Durable they are; whether they are right nobody can tell, so they are copied again.
+                    book.distrust(&settled.ranges);
+                }
                 return self.shared.fail(error);
             }
         };
@@ -196,7 +209,8 @@ impl<'a, 'b> Attempt<'a, 'b> {
             );
             let on = self.job.spec.target.name();
             let error = EngineError::new(ErrorKind::Verify, Blame::Environment, what, on);
-            self.shared.fail(error.remedy(
+            self.job.is_different = true;
+            self.shared.fail_with(error.remedy(
                 "look for a second writer, then for faults of memory, controller and network; copy again",
             ));
         }
@@ -300,18 +314,14 @@ fn settings_of(job: &Job<'_>) -> MoveSettings {
             0 => 0,
             bytes => bytes.max(block).next_multiple_of(block),
         },
-        skip_zeroes: may_skip_zeroes(spec.target_is_zero, spec.extents.is_some(), target),
+        // Zeroes inside of given extents are always written: the target has old bytes there.
+        skip_zeroes: job.zeroes_hold && spec.extents.is_none(),
         can_zero: target.end.has_flag(TransmissionFlags::SEND_WRITE_ZEROES),
         zero_request_bytes: ZERO_REQUEST_BYTES_MAX / target.block * target.block,
         in_flight_deadline: spec.in_flight_deadline,
         flush: target.end.has_flag(TransmissionFlags::SEND_FLUSH),
         hash_up_to: job.hashes.then_some(job.source.size_bytes),
     }
-}
-
-/// Zeroes inside of given extents are always written: the target has old bytes there.
-fn may_skip_zeroes(target_is_zero: bool, has_extents: bool, target: &Target) -> bool {
-    (target_is_zero || target.is_new) && !has_extents
 }
 
 /// Feeds the shards; ends with the plan, an error, or the transfer.

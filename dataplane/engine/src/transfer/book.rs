@@ -1,8 +1,16 @@
 //! What a transfer has achieved: the ledger of its ranges, and the same in numbers.
 
 use super::shared::{Ack, AckKind};
-use crate::{ExtentSet, Ledger, digest::CHUNK_BYTES};
+use crate::{
+    ExtentSet, Ledger,
+    digest::{CHUNK_BYTES, CHUNKS_MAX},
+};
 use std::ops::Range;
+
+/// What the keeper gets at once: it answers often enough for progress, and for somebody who wants to stop.
+const TASK_BYTES_MAX: u64 = 4 << 30;
+/// Durable bytes that may wait for the keeper; three quarters of what the table of digests holds.
+const UNSETTLED_BYTES_MAX: u64 = 3 * (CHUNKS_MAX as u64 * CHUNK_BYTES / 4);
 
 /// Bytes by how they got to the target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,16 +110,41 @@ impl Book {
 
     /// Takes what can be settled: of each chunk all that the transfer covers, or nothing.
     pub(super) fn take_settleable(&mut self) -> ExtentSet {
-        let whole: Vec<_> = self
-            .unsettled
-            .iter()
-            .map(|range| self.whole_chunks_of(range))
-            .filter(|range| !range.is_empty())
-            .collect();
-        for range in &whole {
-            self.unsettled.remove(range.clone());
+        // What was distrusted since waits for its next flush, wherever it lies in a range.
+        let ready = self.unsettled.intersect(self.ledger.durable());
+        let mut taken = Vec::new();
+        let mut left = TASK_BYTES_MAX;
+        for range in ready.iter() {
+            let mut whole = self.whole_chunks_of(range);
+            if whole.end - whole.start > left {
+                whole.end = (whole.start + left) / CHUNK_BYTES * CHUNK_BYTES;
+                left = 0;
+            }
+            if whole.start < whole.end {
+                left = left.saturating_sub(whole.end - whole.start);
+                self.unsettled.remove(whole.clone());
+                taken.push(whole);
+            }
+            if left == 0 {
+                break;
+            }
         }
-        ExtentSet::from_unsorted(whole)
+        ExtentSet::from_unsorted(taken)
+    }
+
+    /// What was taken could not be settled; it is durable all the same, and its turn comes again.
+    pub(super) fn give_back(&mut self, ranges: &ExtentSet) {
+        self.unsettled = self.unsettled.union(ranges);
+    }
+
+    /// What is durable and was never compared shall be.
+    pub(super) fn unsettle_unverified(&mut self) {
+        self.unsettled = self.unsettled.union(&self.ledger.unverified());
+    }
+
+    /// The keeper is so far behind that more would only be forgotten.
+    pub(super) fn is_keeper_behind(&self) -> bool {
+        self.unsettled.total_bytes() > UNSETTLED_BYTES_MAX
     }
 
     /// Cuts the ends of a durable range off whose chunks are not durable yet as far as the transfer covers them.
@@ -156,7 +189,8 @@ impl Book {
         self.note_shown();
         let mut lost = 0;
         for range in ranges.iter() {
-            lost += self.ledger.distrust(range).total_bytes();
+            lost += self.ledger.distrust(range.clone()).total_bytes();
+            self.unsettled.remove(range);
         }
         self.void_bytes += lost;
         // Of which kind they were is not kept: a guess, that the sum of all kinds makes good.
@@ -196,5 +230,65 @@ impl Book {
 
     pub(super) fn void_bytes(&self) -> u64 {
         self.void_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunks(from: u64, to: u64) -> Range<u64> {
+        from * CHUNK_BYTES..to * CHUNK_BYTES
+    }
+
+    fn durable(book: &mut Book, range: Range<u64>) {
+        let len = range.end - range.start;
+        book.acknowledged(Ack {
+            offset: range.start,
+            len,
+            kind: AckKind::Data,
+        });
+        book.begin_flush();
+        book.flush_succeeded();
+    }
+
+    #[test]
+    fn what_is_distrusted_in_the_middle_of_a_range_is_not_settled() {
+        let mut book = Book::new(ExtentSet::full(5 * CHUNK_BYTES));
+        durable(&mut book, chunks(0, 5));
+        book.distrust(&[chunks(2, 3)].into_iter().collect());
+        let expected: ExtentSet = [chunks(0, 2), chunks(3, 5)].into_iter().collect();
+        assert_eq!(book.take_settleable(), expected);
+        assert!(book.take_settleable().is_empty());
+        durable(&mut book, chunks(2, 3));
+        assert_eq!(book.take_settleable(), [chunks(2, 3)].into_iter().collect());
+        assert!(book.ledger.is_durable());
+    }
+
+    #[test]
+    fn a_chunk_is_settled_when_all_of_it_is_durable() {
+        let half = CHUNK_BYTES / 2;
+        let mut book = Book::new(ExtentSet::full(2 * CHUNK_BYTES));
+        durable(&mut book, 0..CHUNK_BYTES + half);
+        assert_eq!(book.take_settleable(), ExtentSet::full(CHUNK_BYTES));
+        durable(&mut book, CHUNK_BYTES + half..2 * CHUNK_BYTES);
+        assert_eq!(book.take_settleable(), [chunks(1, 2)].into_iter().collect());
+    }
+
+    #[test]
+    fn long_ranges_are_settled_in_parts() {
+        let total = 3 * TASK_BYTES_MAX + CHUNK_BYTES;
+        let mut book = Book::new(ExtentSet::full(total));
+        durable(&mut book, 0..total);
+        let mut settled = ExtentSet::new();
+        loop {
+            let task = book.take_settleable();
+            if task.is_empty() {
+                break;
+            }
+            assert!(task.total_bytes() <= TASK_BYTES_MAX);
+            settled = settled.union(&task);
+        }
+        assert_eq!(settled, ExtentSet::full(total));
     }
 }

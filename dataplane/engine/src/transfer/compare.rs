@@ -3,10 +3,12 @@
 //! A chunk that was copied as a whole is one digest. Of a chunk that was copied in part the whole grains are compared,
 //! and what is less than a grain, or was not hashed on its way, is read from the source once more.
 
-use super::service::TargetSession;
+use super::{Cancel, service::TargetSession};
 use crate::{
     EngineError, ExtentSet,
     digest::{CHUNK_BYTES, ChunkTable, ChunkView, Cv, Digest, GRAIN_BYTES, GRAINS_PER_CHUNK},
+    error::{Blame, ErrorKind},
+    journal::DigestMap,
 };
 use std::{
     ops::Range,
@@ -39,6 +41,8 @@ pub(super) type ReadSource<'a> = dyn FnMut(u64, &mut [u8]) -> Result<(), EngineE
 /// Digests from the bytes that passed through this process.
 pub(super) struct HotClaims<'a> {
     pub(super) table: &'a Mutex<ChunkTable>,
+    /// Those of an earlier run.
+    pub(super) digests: &'a DigestMap,
     pub(super) read: &'a mut ReadSource<'a>,
 }
 
@@ -47,7 +51,7 @@ impl Claims for HotClaims<'_> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         match table.view(chunk) {
             ChunkView::Complete(digest) => Some(digest),
-            ChunkView::Grains { .. } | ChunkView::Unknown => None,
+            ChunkView::Grains { .. } | ChunkView::Unknown => self.digests.get(chunk),
         }
     }
 
@@ -98,6 +102,8 @@ pub(super) struct Comparison<'a> {
     pub(super) stream: bool,
     /// Where the source ends: the last chunk may be short.
     pub(super) source_bytes: u64,
+    /// Somebody may want it to stop.
+    pub(super) cancel: Option<&'a Cancel>,
 }
 
 impl Comparison<'_> {
@@ -131,7 +137,29 @@ impl Comparison<'_> {
                 self.compare_part(back, claims, &mut found)?;
             }
         }
+        if found.equal().union(&found.different()) != *ranges {
+            let what = "the target left out what it was asked for";
+            return Err(EngineError::new(
+                ErrorKind::Protocol,
+                Blame::Peer,
+                what,
+                "target",
+            ));
+        }
         Ok(found)
+    }
+
+    fn go_on(&self) -> Result<(), EngineError> {
+        if !self.cancel.is_some_and(Cancel::is_cancelled) {
+            return Ok(());
+        }
+        let what = "interrupted while both sides were compared";
+        Err(EngineError::new(
+            ErrorKind::Cancelled,
+            Blame::Operator,
+            what,
+            "transfer",
+        ))
     }
 
     /// A part of a chunk, whole chunks by index, a part of another chunk. The chunk in which the source ends is whole
@@ -199,6 +227,7 @@ impl Comparison<'_> {
         claims: &mut dyn Claims,
         found: &mut Compared,
     ) -> Result<(), EngineError> {
+        self.go_on()?;
         let theirs = self
             .session
             .hashes(self.range_of(chunks.clone()), CHUNK_BYTES)?;

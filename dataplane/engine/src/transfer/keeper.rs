@@ -119,12 +119,14 @@ impl Keeper {
         };
         let mut claims = HotClaims {
             table: &self.table,
+            digests: &self.digests,
             read: &mut read,
         };
         let mut comparison = Comparison {
             session: session.as_mut(),
             stream: self.stream,
             source_bytes: self.source_bytes,
+            cancel: None,
         };
         let mut compared = comparison.compare(&task.others, &mut claims)?;
         compared.equal.extend(task.same.iter());

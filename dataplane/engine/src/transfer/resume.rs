@@ -1,6 +1,7 @@
 //! The journal of a transfer: written while it runs, believed as far as the target proves it.
 
 use super::{
+    Cancel,
     compare::{Claims, Comparison, ReadSource},
     ends::Opened,
     reader::SourceReader,
@@ -66,7 +67,7 @@ impl Claims for WrittenClaims<'_> {
 
 impl Job<'_> {
     /// Opens or creates the journal and takes over what it proves.
-    pub(super) fn open_journal(&mut self) -> Result<(), EngineError> {
+    pub(super) fn open_journal(&mut self, cancel: &Cancel) -> Result<(), EngineError> {
         let Some(spec) = &self.spec.journal else {
             return Ok(());
         };
@@ -80,7 +81,7 @@ impl Job<'_> {
         };
         self.keeper_mut().journal = Some(journal);
         match replayed {
-            Some(replayed) => self.take_over(&present, replayed)?,
+            Some(replayed) => self.take_over(&present, replayed, cancel)?,
             None if spec.resume => {
                 self.warn_once("there is no journal to resume from: the copy begins now");
             }
@@ -89,7 +90,29 @@ impl Job<'_> {
         self.note_session(&present)
     }
 
-    fn take_over(&mut self, present: &Present, replayed: Replayed) -> Result<(), EngineError> {
+    fn take_over(
+        &mut self,
+        present: &Present,
+        replayed: Replayed,
+        cancel: &Cancel,
+    ) -> Result<(), EngineError> {
+        if self.target.is_new {
+            // It may have the inode of the one before.
+            let why = "the target file was made just now";
+            self.warn_once(&format!("{why}: the copy began again"));
+            return self.void(&replayed.durable, why);
+        }
+        if replayed.done.is_some() && !proves_its_state(&present.source) {
+            let what = "the copy of this journal has ended, and the source cannot tell whether it changed since";
+            let on = self.journal_path();
+            return Err(EngineError::new(ErrorKind::Refused, Blame::Operator, what, on)
+                .remedy("remove the journal to copy again, or name the state of the source with --source-id"));
+        }
+        if !proves_its_state(&present.source) {
+            self.warn_once(
+                "a device cannot tell whether it was written since: that the source is in the same state is believed",
+            );
+        }
         if replayed.torn_bytes > 0 {
             self.warn_once(&format!(
                 "the last {} bytes of the journal are no record: what they told is copied again",
@@ -100,23 +123,21 @@ impl Job<'_> {
             Binding::Trust => {
                 self.book.restore(&replayed.durable, &replayed.verified);
                 self.keeper_mut().digests = replayed.digests;
+                if self.hashes {
+                    self.book.unsettle_unverified();
+                }
                 Ok(())
             }
             Binding::TrustAfterHashes { why } => {
                 self.warn_once(&format!("{why}: what is durable was compared first"));
-                self.take_over_compared(replayed)
+                self.take_over_compared(replayed, cancel)
             }
             Binding::StartOver { why } => {
                 self.warn_once(&format!("{why}: the copy began again"));
                 self.void(&replayed.durable, why)
             }
             Binding::Refuse { what } => {
-                let path = self
-                    .spec
-                    .journal
-                    .as_ref()
-                    .map(|journal| journal.path.clone());
-                let on = path.unwrap_or_default().display().to_string();
+                let on = self.journal_path();
                 let what = format!("the journal belongs to another copy: {what}");
                 Err(
                     EngineError::new(ErrorKind::Refused, Blame::Operator, what, on).remedy(
@@ -127,9 +148,19 @@ impl Job<'_> {
         }
     }
 
+    fn journal_path(&self) -> String {
+        let journal = self.spec.journal.as_ref();
+        journal.map_or_else(String::new, |journal| journal.path.display().to_string())
+    }
+
     /// Believes the ranges whose digests are those of the target.
-    fn take_over_compared(&mut self, replayed: Replayed) -> Result<(), EngineError> {
-        let (equal, different) = self.compare_durable(&replayed.durable, &replayed.digests)?;
+    fn take_over_compared(
+        &mut self,
+        replayed: Replayed,
+        cancel: &Cancel,
+    ) -> Result<(), EngineError> {
+        let (equal, different) =
+            self.compare_durable(&replayed.durable, &replayed.digests, cancel)?;
         self.book.restore(&equal, &equal);
         let keeper = self.keeper_mut();
         keeper.digests = replayed.digests;
@@ -144,13 +175,15 @@ impl Job<'_> {
     }
 
     /// After a reconnect to a target that was restarted: what is durable counts when it is there.
-    pub(super) fn look_again(&mut self) -> Result<(), EngineError> {
+    pub(super) fn look_again(&mut self, cancel: &Cancel) -> Result<(), EngineError> {
+        // Zeroes that were skipped were believed of the target as it was.
+        self.zeroes_hold = false;
         let durable = self.book.ledger.durable().clone();
         if durable.is_empty() && self.equal.is_empty() {
             return Ok(());
         }
         let digests = std::mem::take(&mut self.keeper_mut().digests);
-        let compared = self.compare_durable(&durable, &digests);
+        let compared = self.compare_durable(&durable, &digests, cancel);
         self.keeper_mut().digests = digests;
         let (_, different) = compared?;
         self.equal = ExtentSet::new();
@@ -167,6 +200,7 @@ impl Job<'_> {
         &mut self,
         durable: &ExtentSet,
         digests: &DigestMap,
+        cancel: &Cancel,
     ) -> Result<(ExtentSet, ExtentSet), EngineError> {
         let source_bytes = self.source.size_bytes;
         let mut reader = SourceReader::open(&self.spec.source, &self.source.end)?;
@@ -181,6 +215,7 @@ impl Job<'_> {
             session: session.as_mut(),
             stream: false,
             source_bytes,
+            cancel: Some(cancel),
         };
         let mut read = |offset: u64, buf: &mut [u8]| reader.read(offset, buf);
         let mut claims = WrittenClaims {
@@ -284,7 +319,7 @@ impl Job<'_> {
         let size_bytes = self.source.size_bytes;
         let source_id = self.spec.journal.as_ref().and_then(|j| j.source_id.clone());
         match &self.source.end {
-            Opened::Nbd { .. } if source_id.is_some() => Ok(Source::Nbd {
+            Opened::Nbd { .. } | Opened::Device(_) if source_id.is_some() => Ok(Source::Nbd {
                 source_id: source_id.unwrap_or_default(),
                 size_bytes,
             }),
@@ -322,6 +357,11 @@ impl Job<'_> {
             }
         }
     }
+}
+
+/// Whether a later look tells that it is in the same state. A device has no time of its last change.
+fn proves_its_state(source: &Source) -> bool {
+    !matches!(source, Source::Block(_))
 }
 
 fn header_of(present: &Present, version: &str) -> Header {

@@ -48,12 +48,14 @@ pub fn run(
 ) -> Result<TransferReport, EngineError> {
     let mut job = Job::open(engine, spec)?;
     job.choose_integrity()?;
-    job.open_journal()?;
+    job.open_journal(cancel)?;
     if spec.checksum_diff {
         job.find_equal(cancel, observe)?;
     }
     job.run(cancel, observe)?;
     job.source_is_unchanged()?;
+    job.confirm_target()?;
+    job.everything_was_compared()?;
     job.note_done()?;
     let progress = job.progress();
     observe(&progress);
@@ -84,6 +86,10 @@ pub(super) struct Job<'a> {
     pub(super) facts: Option<TargetFacts>,
     /// The target was restarted: what is durable has to be looked at.
     pub(super) must_look_again: bool,
+    /// The target reads as zeroes where nothing was written: by the operator's word, or because it was made for this.
+    pub(super) zeroes_hold: bool,
+    /// Something at the target was found different.
+    pub(super) is_different: bool,
     total_bytes: u64,
     stamp: Option<ends::Stamp>,
     reconnects: u64,
@@ -129,6 +135,8 @@ impl<'a> Job<'a> {
             integrity: Integrity::None,
             facts: None,
             must_look_again: false,
+            zeroes_hold: spec.target_is_zero || target.is_new,
+            is_different: false,
             stamp: source.end.stamp()?,
             reconnects: 0,
             source,
@@ -164,7 +172,7 @@ impl<'a> Job<'a> {
                 if !self.wait(&mut patience, cancel, observe) {
                     return Err(given_up(error, &patience));
                 }
-                match self.open_anew() {
+                match self.open_anew(cancel) {
                     Ok(()) => break,
                     Err(next) => error = next,
                 }
@@ -226,9 +234,14 @@ impl<'a> Job<'a> {
     }
 
     /// Opens the far ends once more, and refuses what is not the same any more.
-    fn open_anew(&mut self) -> Result<(), EngineError> {
+    fn open_anew(&mut self, cancel: &Cancel) -> Result<(), EngineError> {
         let size = self.source.size_bytes;
         self.source.reopen(&self.spec.source)?;
+        if matches!(self.spec.source, Endpoint::Nbd(_)) && !self.book.ledger.durable().is_empty() {
+            self.warn_once(
+                "connections were made anew: that the source is in the same state is believed",
+            );
+        }
         if self.source.size_bytes != size {
             let what = format!(
                 "the source has another size after the connection was lost: {} bytes, before {size}",
@@ -242,7 +255,7 @@ impl<'a> Job<'a> {
         }
         if let Endpoint::Nbd(endpoint) = &self.spec.target {
             self.target = ends::open_nbd_target(self.spec, endpoint, size)?;
-            self.meet_target_again()?;
+            self.meet_target_again(cancel)?;
         }
         Ok(())
     }
@@ -274,6 +287,17 @@ impl<'a> Job<'a> {
         let surplus = progress.done_bytes().saturating_sub(self.total_bytes);
         progress.data_bytes = progress.data_bytes.saturating_sub(surplus);
         progress
+    }
+
+    /// Asked to compare, a copy may not end well before it has.
+    fn everything_was_compared(&self) -> Result<(), EngineError> {
+        let ledger = &self.book.ledger;
+        if !self.hashes || !self.totals.durable || ledger.is_verified() {
+            return Ok(());
+        }
+        let missing = ledger.unverified().total_bytes();
+        let what = format!("{missing} bytes were not compared");
+        Err(EngineError::bug(what, self.spec.target.name()))
     }
 
     /// A source that changed under the copy is no source of anything.

@@ -85,6 +85,8 @@ pub(crate) struct TransferShared {
     acks: ArrayQueue<Ack>,
     /// Where acknowledgements go that find the queue full: that takes a target which writes in crumbs.
     acks_spilled: Mutex<Vec<Ack>>,
+    /// What is durable waits for being compared: nothing new shall be started meanwhile.
+    pub keeper_behind: AtomicBool,
     /// The coordinator was told that a queue fills.
     acks_told: AtomicBool,
     /// Digests the coordinator has not heard of yet; none when nothing is hashed.
@@ -152,6 +154,7 @@ impl TransferShared {
             ciphertext_joined_bytes: AtomicU64::new(0),
             acks: ArrayQueue::new(acks),
             acks_spilled: Mutex::new(Vec::new()),
+            keeper_behind: AtomicBool::new(false),
             acks_told: AtomicBool::new(false),
             hashed: ArrayQueue::new(hashed),
             hashed_spilled: Mutex::new(Vec::new()),
@@ -208,6 +211,13 @@ impl TransferShared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+        self.notify();
+    }
+
+    /// Ends the transfer with this error, whatever else went wrong before.
+    pub(crate) fn fail_with(&self, error: EngineError) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         self.failed.store(true, Ordering::Release);
         self.notify();
     }
@@ -303,7 +313,9 @@ impl TransferShared {
 
     /// The coordinator is behind: nothing new shall be started before it has caught up.
     pub(crate) fn acks_are_full(&self) -> bool {
-        self.acks.len() > self.acks.capacity() / 2 || self.hashed.len() > self.hashed.capacity() / 2
+        self.keeper_behind.load(Ordering::Relaxed)
+            || self.acks.len() > self.acks.capacity() / 2
+            || self.hashed.len() > self.hashed.capacity() / 2
     }
 
     /// Hands over the digests since the last call. What was acknowledged before this call was hashed before.

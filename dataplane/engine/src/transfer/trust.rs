@@ -1,7 +1,7 @@
 //! How a transfer gets to know its target, and what it compares.
 
 use super::{
-    Integrity,
+    Cancel, Integrity,
     ends::Opened,
     keeper::Keeper,
     run::Job,
@@ -12,10 +12,14 @@ use crate::{
     error::{Blame, ErrorKind},
 };
 use std::sync::Arc;
+use wire::TransmissionFlags;
 
 impl Job<'_> {
     /// Finds out what can be compared, and makes ready for it.
     pub(super) fn choose_integrity(&mut self) -> Result<(), EngineError> {
+        if !self.target.end.has_flag(TransmissionFlags::SEND_FLUSH) {
+            return self.without_flush();
+        }
         let mut session = self.meet_target()?;
         let asked = self.spec.integrity;
         let (integrity, session) = match (asked, session.take()) {
@@ -34,6 +38,22 @@ impl Job<'_> {
             (integrity, Opened::Nbd { .. }) => integrity,
         };
         self.set_integrity(integrity, session)
+    }
+
+    /// Nothing is durable at a target that cannot flush, so nothing can be compared or written down.
+    fn without_flush(&mut self) -> Result<(), EngineError> {
+        let compares = self.spec.integrity.is_some_and(|i| i != Integrity::None);
+        if compares || self.spec.checksum_diff || self.spec.journal.is_some() {
+            let what =
+                "a target that cannot flush has nothing that could be compared or written down";
+            let on = self.spec.target.name();
+            return Err(
+                EngineError::new(ErrorKind::Config, Blame::Operator, what, on).remedy(
+                    "leave integrity, checksum-diff and the journal out, or serve it with flush",
+                ),
+            );
+        }
+        self.set_integrity(Integrity::None, None)
     }
 
     fn set_integrity(
@@ -93,7 +113,8 @@ impl Job<'_> {
 
     /// Notes who the target is, or compares with who it was.
     fn recognise(&mut self, facts: TargetFacts) -> Result<(), EngineError> {
-        let Some(before) = self.facts.replace(facts.clone()) else {
+        let Some(before) = self.facts.clone() else {
+            self.facts = Some(facts);
             return Ok(());
         };
         let who = |facts: &TargetFacts| {
@@ -109,29 +130,66 @@ impl Job<'_> {
                     .remedy("check what was attached to the target; then start the copy again"),
             );
         }
-        if (before.boot_id, before.diskseq) != (facts.boot_id, facts.diskseq) {
+        let is_unnumbered = !facts.is_file && facts.diskseq.is_none();
+        if (&before.boot_id, before.diskseq) != (&facts.boot_id, facts.diskseq) || is_unnumbered {
             // Durable means durable, but is it the same disk? That takes a look at its content.
             self.must_look_again = true;
         }
+        self.facts = Some(facts);
         Ok(())
     }
 
+    /// Asks once more who the target is: the connections that copy were made after the first time.
+    pub(super) fn confirm_target(&mut self) -> Result<(), EngineError> {
+        let Some(session) = self
+            .keeper
+            .as_mut()
+            .and_then(|keeper| keeper.session.as_mut())
+        else {
+            return Ok(());
+        };
+        let facts = match session.facts() {
+            Ok(facts) => facts,
+            // Reading back needs no name.
+            Err(error) if error.kind == ErrorKind::Unsupported => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let before = self.facts.clone();
+        self.recognise(facts)?;
+        let same = |facts: &Option<TargetFacts>| {
+            let facts = facts.as_ref();
+            facts.map(|facts| (facts.boot_id.clone(), facts.diskseq))
+        };
+        if same(&before) == same(&self.facts) {
+            return Ok(());
+        }
+        let what = "the target was restarted or attached anew meanwhile";
+        let on = self.spec.target.name();
+        Err(EngineError::new(
+            ErrorKind::ConnectionLost,
+            Blame::Environment,
+            what,
+            on,
+        ))
+    }
+
     /// After a reconnect: is what was durable still there?
-    pub(super) fn meet_target_again(&mut self) -> Result<(), EngineError> {
-        self.must_look_again = false;
+    pub(super) fn meet_target_again(&mut self, cancel: &Cancel) -> Result<(), EngineError> {
         let session = self.meet_target()?;
         let is_stranger = session.is_none();
         let session = match (session, self.integrity) {
-            (None, Integrity::Media) => self.read_back()?,
+            (None, Integrity::Stream | Integrity::Media) => self.read_back()?,
             (session, _) => session,
         };
         self.set_integrity(self.integrity, session)?;
         if is_stranger {
             self.start_over()?;
         } else if self.must_look_again {
-            self.look_again()?;
+            // Until this has succeeded every reconnect comes here again.
+            self.look_again(cancel)?;
             let present = self.present()?;
             self.note_session(&present)?;
+            self.must_look_again = false;
         }
         Ok(())
     }
@@ -139,6 +197,9 @@ impl Job<'_> {
     /// Without an identity nobody can tell whether it is the same target, and one that came back empty would
     /// make a false success.
     fn start_over(&mut self) -> Result<(), EngineError> {
+        // Should it show a name later, what it has by then is looked at first.
+        self.must_look_again = true;
+        self.zeroes_hold = false;
         if self.book.ledger.durable().total_bytes() > 0 || !self.equal.is_empty() {
             let durable = self.book.ledger.durable().clone();
             self.book.start_over();
