@@ -14,6 +14,8 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -23,6 +25,24 @@ use super::{
     usage,
 };
 use crate::{SetupError, SetupErrorKind};
+
+/// How long a claim that somebody else has is tried again. The kernel takes the ring of a killed process down behind
+/// its back: the process is gone and waited for, and for some milliseconds, or as long as its disk needs to answer,
+/// its devices are still claimed and its files locked. Whoever starts it anew at once must not fail for that.
+const CLAIM_WAIT: Duration = Duration::from_secs(3);
+const CLAIM_EVERY: Duration = Duration::from_millis(10);
+
+/// Tries until it is no longer `taken`, or the time is over.
+fn patiently<T>(mut attempt: impl FnMut() -> T, taken: impl Fn(&T) -> bool) -> T {
+    let deadline = Instant::now() + CLAIM_WAIT;
+    loop {
+        let outcome = attempt();
+        if !taken(&outcome) || Instant::now() >= deadline {
+            return outcome;
+        }
+        thread::sleep(CLAIM_EVERY);
+    }
+}
 
 pub(super) fn open(
     path: &Path,
@@ -224,7 +244,7 @@ impl Opening<'_> {
             _ => 0,
         };
         if !self.options.buffered_only {
-            match self.open_with(&self.resolved, exclusive | libc::O_DIRECT) {
+            match self.claim(exclusive | libc::O_DIRECT) {
                 Ok(file) => return Ok((file, true)),
                 // The file system knows no O_DIRECT.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
@@ -232,9 +252,20 @@ impl Opening<'_> {
             }
         }
         let file = self
-            .open_with(&self.resolved, exclusive)
+            .claim(exclusive)
             .map_err(|error| self.explain(&error))?;
         Ok((file, false))
+    }
+
+    /// Waits for a holder that nobody can name: it may be one that was killed.
+    fn claim(&self, flags: i32) -> io::Result<File> {
+        let is_taken = |outcome: &io::Result<File>| {
+            let errno = outcome.as_ref().err().and_then(io::Error::raw_os_error);
+            errno == Some(libc::EBUSY)
+                && fs::metadata(&self.resolved)
+                    .is_ok_and(|metadata| usage::users_of_device(metadata.rdev()).is_empty())
+        };
+        patiently(|| self.open_with(&self.resolved, flags), is_taken)
     }
 
     /// Same inode, no claim of its own (the claim belongs to one descriptor), page cache.
@@ -316,11 +347,17 @@ impl Opening<'_> {
     /// Advisory, against a second migration into the same file and against udev's probing. A claimed block
     /// device is ours anyway, so there a lock held by a probing udev is no reason to give up.
     fn lock(&mut self, file: &File) -> Result<(), SetupError> {
-        let result = match (self.kind, self.intent) {
-            (_, OpenIntent::Target) => file.try_lock(),
-            (DeviceKind::Regular, OpenIntent::Source) => file.try_lock_shared(),
-            (DeviceKind::Block, OpenIntent::Source) => return Ok(()),
+        if (self.kind, self.intent) == (DeviceKind::Block, OpenIntent::Source) {
+            return Ok(());
+        }
+        let attempt = || match self.intent {
+            OpenIntent::Target => file.try_lock(),
+            OpenIntent::Source => file.try_lock_shared(),
         };
+        let is_file = self.kind == DeviceKind::Regular;
+        let result = patiently(attempt, |outcome| {
+            is_file && matches!(outcome, Err(fs::TryLockError::WouldBlock))
+        });
         match result {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) if self.kind == DeviceKind::Regular => {
