@@ -1,9 +1,12 @@
 //! Many seeds, every fault.
 
+use crate::ExtentSet;
+
 use super::{
+    case::Shape,
     case::{Case, Fault},
-    check::verdict,
-    run::run,
+    check::{Ending, expected, verdict},
+    run::{run, run_shape},
 };
 
 /// Seeds of every fault when nobody asks for more.
@@ -31,6 +34,33 @@ fn check(case: Case) {
             ending.story
         );
     }
+    if ending.result.is_err()
+        && let Err(problem) = resume(case, shape, ending)
+    {
+        let Case { seed, fault, .. } = case;
+        panic!("MK_SIM_SEED={seed} MK_SIM_FAULT={fault:?}: {problem}");
+    }
+}
+
+/// After a failure a second run copies what the first did not call durable, and no more. Then all of it is there.
+fn resume(case: Case, shape: Shape, ending: Ending) -> Result<(), String> {
+    let whole = expected(&shape);
+    let wanted: ExtentSet = shape.ranges.iter().cloned().collect();
+    let size = shape.source.len() as u64;
+    let remaining = wanted.intersect(&ending.durable.complement(size));
+    let rest = Shape {
+        target: ending.image,
+        ranges: remaining.iter().collect(),
+        fate: None,
+        interrupted_ns: None,
+        ..shape
+    };
+    let again = run_shape(Case::new(case.seed, Fault::None), &rest);
+    verdict(&rest, &again).map_err(|problem| format!("resumed: {problem}"))?;
+    if again.image != whole {
+        return Err("resumed: the target differs in the end".into());
+    }
+    Ok(())
 }
 
 fn campaign(fault: Fault) {

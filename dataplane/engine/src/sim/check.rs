@@ -1,7 +1,7 @@
 //! What must be true of a run.
 
 use super::case::Shape;
-use crate::{EngineError, error::ErrorKind};
+use crate::{EngineError, ExtentSet, error::ErrorKind};
 
 /// Shards look at everything twice a second; what goes on only then was forgotten before.
 const PROMPT_NS: u64 = 450_000_000;
@@ -14,6 +14,8 @@ pub(super) struct Ending {
     pub at_flush: Option<(Vec<u8>, Vec<u8>)>,
     /// The target in the end.
     pub image: Vec<u8>,
+    /// What the transfer called durable.
+    pub durable: ExtentSet,
     /// What progress did that it must not.
     pub misconduct: Option<String>,
     /// Leases that did not come back.
@@ -57,6 +59,7 @@ pub(super) fn verdict(shape: &Shape, ending: &Ending) -> Result<(), String> {
         return Err(what.clone());
     }
     untouched_outside(shape, &ending.image)?;
+    durable_is_there(shape, ending)?;
     durable_once_flushed(shape, ending)?;
     match &ending.result {
         Ok(()) => succeeded(shape, ending),
@@ -70,7 +73,21 @@ pub(super) fn verdict(shape: &Shape, ending: &Ending) -> Result<(), String> {
     }
 }
 
-fn expected(shape: &Shape) -> Vec<u8> {
+/// Whatever happened after a checkpoint: what it covered is there.
+fn durable_is_there(shape: &Shape, ending: &Ending) -> Result<(), String> {
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+    let lost = ending.durable.iter().find(|range| {
+        let range = at(range.start)..at(range.end);
+        ending.image[range.clone()] != shape.source[range]
+    });
+    lost.map_or(Ok(()), |range| {
+        Err(format!(
+            "{range:?} is called durable and is not on the medium"
+        ))
+    })
+}
+
+pub(super) fn expected(shape: &Shape) -> Vec<u8> {
     let mut bytes = shape.target.clone();
     for (start, end) in spans(shape) {
         bytes[start..end].copy_from_slice(&shape.source[start..end]);

@@ -57,10 +57,15 @@ struct Run {
 /// Runs a case to its end.
 pub(super) fn run(case: Case) -> (Shape, Ending) {
     let shape = Shape::of(&case);
-    let mut run = Run::new(case, &shape);
-    let hung = !run.runs_out();
-    let ending = run.ending(hung);
+    let ending = run_shape(case, &shape);
     (shape, ending)
+}
+
+/// Runs a transfer whose shape is given.
+pub(super) fn run_shape(case: Case, shape: &Shape) -> Ending {
+    let mut run = Run::new(case, shape);
+    let hung = !run.runs_out();
+    run.ending(hung)
 }
 
 fn settings(shape: &Shape) -> MoveSettings {
@@ -276,6 +281,7 @@ impl Run {
         Ending {
             result,
             at_flush: self.at_flush,
+            durable: self.copy.durable,
             image: sim.disks[TARGET].image.clone(),
             misconduct: self.copy.misconduct,
             leases_missing: self.world.leases_missing(),
