@@ -79,6 +79,9 @@ struct WitnessState {
     asked_medium: u64,
     /// How often it hangs up when it is asked for the medium.
     refusals: u64,
+    /// How often it was asked who it is, and which of these questions finds it asleep.
+    asked_facts: u64,
+    asleep_at: u64,
 }
 
 impl Witness {
@@ -90,6 +93,8 @@ impl Witness {
             boot_id: "boot".into(),
             asked_medium: 0,
             refusals: 0,
+            asked_facts: 0,
+            asleep_at: 0,
         })))
     }
 
@@ -120,7 +125,12 @@ impl TargetService for Witness {
 
 impl TargetSession for Witness {
     fn facts(&mut self) -> Result<TargetFacts, EngineError> {
-        let state = self.0.lock().expect("no panic");
+        let mut state = self.0.lock().expect("no panic");
+        state.asked_facts += 1;
+        if state.asked_facts == state.asleep_at {
+            let (kind, blame) = (ErrorKind::ConnectionLost, engine::Blame::Environment);
+            return Err(EngineError::new(kind, blame, "asleep", "witness"));
+        }
         Ok(TargetFacts {
             is_file: true,
             size_bytes: fs::metadata(&state.target).expect("stat").len(),
@@ -603,4 +613,15 @@ fn a_look_that_failed_is_taken_again() {
         report.warnings
     );
     assert!(fs::read(&place.target).expect("reads") == place.bytes);
+}
+
+#[test]
+fn a_session_that_fell_asleep_does_not_cost_a_finished_copy() {
+    let place = place(19);
+    let witness = Witness::new(&place.target);
+    // At the beginning, behind the connections of the movers, and at the end.
+    witness.0.lock().expect("no panic").asleep_at = 3;
+    let report = copy(&place, Integrity::Stream, Some(witness.clone()), None).expect("copied");
+    assert_eq!(report.progress.verified_bytes, place.bytes.len() as u64);
+    assert_eq!(witness.0.lock().expect("no panic").asked_facts, 4);
 }

@@ -54,7 +54,7 @@ pub fn run(
     }
     job.run(cancel, observe)?;
     job.source_is_unchanged()?;
-    job.confirm_target()?;
+    job.confirm_target_at_end()?;
     job.everything_was_compared()?;
     job.note_done()?;
     let progress = job.progress();

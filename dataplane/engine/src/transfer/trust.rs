@@ -173,6 +173,20 @@ impl Job<'_> {
         ))
     }
 
+    /// The same when all is done: a session that fell asleep meanwhile is made anew before it costs a finished copy.
+    pub(super) fn confirm_target_at_end(&mut self) -> Result<(), EngineError> {
+        match self.confirm_target() {
+            Err(error) if error.kind.may_pass() && !self.must_look_again => {
+                self.meet_target()?;
+                if self.must_look_again {
+                    return Err(error);
+                }
+                Ok(())
+            }
+            confirmed => confirmed,
+        }
+    }
+
     /// After a reconnect: is what was durable still there?
     pub(super) fn meet_target_again(&mut self, cancel: &Cancel) -> Result<(), EngineError> {
         let session = self.meet_target()?;
