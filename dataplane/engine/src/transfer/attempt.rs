@@ -33,6 +33,8 @@ pub(super) struct Attempt<'a, 'b> {
     last_flush: Instant,
     /// To the keeper; `None` when nothing is compared nor recorded.
     line: Option<Line>,
+    /// An end allows one connection only, and the movers have it: the keeper's turn comes after them.
+    settles_late: bool,
 }
 
 impl<'a, 'b> Attempt<'a, 'b> {
@@ -62,6 +64,7 @@ impl<'a, 'b> Attempt<'a, 'b> {
             ),
             last_flush: Instant::now(),
             line: None,
+            settles_late: job.settles_late(),
             job,
         };
         let started = attempt.start().and_then(|()| attempt.job.confirm_target());
@@ -156,6 +159,9 @@ impl<'a, 'b> Attempt<'a, 'b> {
         let Some(line) = &mut self.line else { return };
         if let Some(settled) = line.take() {
             self.settle(settled);
+        }
+        if self.settles_late && self.shared.ended_movers.load(Ordering::Acquire) < self.job.movers {
+            return;
         }
         let is_behind = self.job.book.is_keeper_behind();
         self.shared

@@ -5,7 +5,7 @@ use super::{
     ends::Opened,
     keeper::Keeper,
     run::Job,
-    service::{TargetFacts, TargetSession, local::LocalTarget, readback::Readback},
+    service::{TargetFacts, TargetSession, VerifiedBy, local::LocalTarget, readback::Readback},
 };
 use crate::{
     Endpoint, EngineError, ExtentSet,
@@ -226,9 +226,19 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// The keeper would need a connection where there is only one.
+    pub(super) fn settles_late(&self) -> bool {
+        let session = self
+            .keeper
+            .as_ref()
+            .and_then(|keeper| keeper.session.as_ref());
+        let reads_back = session.is_some_and(|session| session.name() == VerifiedBy::Readback);
+        (reads_back && !self.target.end.allows_many()) || !self.source.end.allows_many()
+    }
+
     fn read_back(&self) -> Result<Option<Box<dyn TargetSession>>, EngineError> {
         match &self.spec.target {
-            Endpoint::Nbd(endpoint) => Ok(Some(Box::new(Readback::connect(endpoint)?))),
+            Endpoint::Nbd(endpoint) => Ok(Some(Box::new(Readback::new(endpoint)))),
             Endpoint::Path(_) | Endpoint::Null { .. } => Ok(None),
         }
     }

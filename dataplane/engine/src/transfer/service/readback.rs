@@ -12,22 +12,20 @@ use std::ops::Range;
 /// Bytes of one READ.
 const READ_BYTES: usize = 1024 * 1024;
 
-/// A connection beside those that copy.
+/// A connection beside those that copy, or after them where the server allows one only: it is made when the first
+/// byte is asked for.
 pub(crate) struct Readback {
     client: Option<NbdClient>,
-    uri: String,
+    endpoint: NbdEndpoint,
 }
 
 impl Readback {
-    /// Connects. The server has to allow a second connection.
-    ///
-    /// # Errors
-    /// As connecting for the copy.
-    pub(crate) fn connect(endpoint: &NbdEndpoint) -> Result<Self, EngineError> {
-        Ok(Self {
-            client: Some(NbdClient::connect_as(endpoint, Role::Target)?),
-            uri: endpoint.uri.clone(),
-        })
+    /// Connects when it has to.
+    pub(crate) fn new(endpoint: &NbdEndpoint) -> Self {
+        Self {
+            client: None,
+            endpoint: endpoint.clone(),
+        }
     }
 
     fn read(
@@ -36,8 +34,9 @@ impl Readback {
         step: u64,
         mut take: impl FnMut(u64, &[u8]),
     ) -> Result<(), EngineError> {
-        let Some(client) = &mut self.client else {
-            return Err(EngineError::bug("read after the end", self.uri.clone()));
+        let client = match &mut self.client {
+            Some(client) => client,
+            none => none.insert(NbdClient::connect_as(&self.endpoint, Role::Target)?),
         };
         let block = u64::from(client.params().info.block.min.max(1));
         let size = client.params().info.size_bytes;
@@ -76,7 +75,7 @@ impl TargetSession for Readback {
             ErrorKind::Unsupported,
             Blame::Peer,
             what,
-            self.uri.clone(),
+            self.endpoint.uri.clone(),
         ))
     }
 
