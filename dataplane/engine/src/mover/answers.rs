@@ -1,6 +1,6 @@
 //! What servers answered to a mover's requests.
 
-use super::{End, Mover};
+use super::{End, Mover, SOURCE_CONNECTION, TARGET_CONNECTION};
 use crate::{
     client::Answer,
     ctx::Ctx,
@@ -86,21 +86,20 @@ impl Mover {
 
 fn answered(kind: ErrorKind, what: &str, offset: u64, error: NbdError) -> EngineError {
     let side = if kind == ErrorKind::SourceIo {
-        "source"
+        SOURCE_CONNECTION
     } else {
-        "target"
+        TARGET_CONNECTION
     };
     if error == NbdError::Shutdown {
         let what = format!("{what} at byte {offset}: the server is shutting down");
-        let on = format!("{side} connection");
-        return EngineError::new(ErrorKind::ConnectionLost, Blame::Peer, what, on)
+        return EngineError::new(ErrorKind::ConnectionLost, Blame::Peer, what, side)
             .remedy("the copy goes on when the server is back");
     }
     EngineError::new(
         kind,
         Blame::Peer,
         format!("{what} at byte {offset} failed: the server answered {error}"),
-        format!("{side} connection"),
+        side,
     )
     .remedy("look at the server's own log for the cause")
 }

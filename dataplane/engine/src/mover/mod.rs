@@ -76,6 +76,11 @@ struct Emit {
     next_byte: usize,
 }
 
+/// What errors of a mover name when an end is a connection. Whoever made it knows its address.
+pub(crate) const SOURCE_CONNECTION: &str = "source connection";
+/// The other end.
+pub(crate) const TARGET_CONNECTION: &str = "target connection";
+
 /// Pieces of one mover; each may need up to three requests at the target.
 const PIECES_MAX: usize = CLIENT_REQUESTS_PER_LANE_MAX;
 

@@ -1,6 +1,6 @@
 //! The source's half: work is cut into pieces and read.
 
-use super::{End, Mover, Piece};
+use super::{End, Mover, Piece, SOURCE_CONNECTION};
 use crate::{
     ctx::{Ctx, Kind, Side, Tag},
     digest::Hashed,
@@ -196,7 +196,7 @@ impl Mover {
                 // `can_start` was asked in this turn.
                 self.shared.fail(EngineError::bug(
                     "a request found no room",
-                    "source connection",
+                    SOURCE_CONNECTION,
                 ));
             }
             return;
@@ -382,7 +382,7 @@ impl Mover {
     pub(super) fn source_name(&self) -> String {
         match &self.source {
             End::File { device, .. } => device.path().display().to_string(),
-            End::Nbd(_) => "source connection".into(),
+            End::Nbd(_) => SOURCE_CONNECTION.into(),
             End::Null => "null source".into(),
         }
     }

@@ -1,6 +1,6 @@
 //! The target's half: pieces are scanned for zeroes, written, and acknowledged.
 
-use super::{Emit, End, Life, Mover};
+use super::{Emit, End, Life, Mover, TARGET_CONNECTION};
 use crate::{
     ctx::{Ctx, Kind, Side, Tag},
     digest::{Hashed, hash_payload},
@@ -514,7 +514,7 @@ impl Mover {
     pub(super) fn target_name(&self) -> String {
         match &self.target {
             End::File { device, .. } => device.path().display().to_string(),
-            End::Nbd(_) => "target connection".into(),
+            End::Nbd(_) => TARGET_CONNECTION.into(),
             End::Null => "null target".into(),
         }
     }

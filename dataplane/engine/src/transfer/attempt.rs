@@ -14,7 +14,7 @@ use crate::{
     dial::Role,
     error::{Blame, ErrorKind},
     limits::{PAYLOAD_LEASES_MAX, PIECE_BYTES, ZERO_REQUEST_BYTES_MAX},
-    mover::MoverSeed,
+    mover::{MoverSeed, SOURCE_CONNECTION, TARGET_CONNECTION},
 };
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -277,8 +277,17 @@ impl<'a, 'b> Attempt<'a, 'b> {
         self.job.in_flight_bytes = 0;
         totals.plaintext_copied_bytes += load(&self.shared.plaintext_copied_bytes);
         totals.ciphertext_joined_bytes += load(&self.shared.ciphertext_joined_bytes);
-        if let Some(error) = self.shared.take_error() {
+        if let Some(mut error) = self.shared.take_error() {
             totals.durable = false;
+            let spec = self.job.spec;
+            for (end, endpoint) in [
+                (SOURCE_CONNECTION, &spec.source),
+                (TARGET_CONNECTION, &spec.target),
+            ] {
+                if error.on == end {
+                    error.on = endpoint.name();
+                }
+            }
             return Err(error);
         }
         if cancel.is_cancelled() {
