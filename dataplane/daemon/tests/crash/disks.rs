@@ -138,3 +138,39 @@ impl Drop for FileSystem {
         finish(Command::new("umount").arg("--lazy").arg(&self.dir));
     }
 }
+
+/// A file system with room for one page, in memory.
+pub struct TinyDisk {
+    dir: PathBuf,
+}
+
+impl TinyDisk {
+    /// `None`, and a skip, where it cannot be mounted.
+    pub fn mount(bed: &Bed, name: &str) -> Option<Self> {
+        let dir = bed.path(name);
+        std::fs::create_dir(&dir).unwrap();
+        let mut command = Command::new("mount");
+        let run = finish(
+            command
+                .args(["-t", "tmpfs", "-o", "size=4k", "tiny"])
+                .arg(&dir),
+        );
+        if run.code != 0 {
+            skip(&format!("kernel mounts no tmpfs: {}", run.stderr.trim()));
+            return None;
+        }
+        Some(Self { dir })
+    }
+
+    /// Makes room.
+    pub fn grow(&self) {
+        let mut command = Command::new("mount");
+        finish(command.args(["-o", "remount,size=4m"]).arg(&self.dir)).done();
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        finish(Command::new("umount").arg("--lazy").arg(&self.dir));
+    }
+}

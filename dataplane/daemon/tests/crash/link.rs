@@ -155,6 +155,13 @@ impl Link {
         waited.unwrap().0.tripped
     }
 
+    /// What was held goes on.
+    pub fn release(&self) {
+        let mut state = self.shared.lock();
+        (state.holds, state.trip_at_bytes) = (false, u64::MAX);
+        self.shared.changed.notify_all();
+    }
+
     /// Ends all connections at once; new ones are let through.
     pub fn cut(&self) {
         let mut state = self.shared.lock();

@@ -10,8 +10,10 @@
     reason = "a failure is told with the seeds and numbers before it"
 )]
 
+pub mod below;
 pub mod check;
 pub mod disks;
+pub mod foreign;
 pub mod link;
 pub mod plan;
 
