@@ -52,6 +52,8 @@ struct Run {
     dark: bool,
     /// When the last lane was gone.
     over_ns: Option<u64>,
+    /// The longest time in which nothing happened anywhere.
+    longest_sleep_ns: u64,
 }
 
 /// Runs a case to its end.
@@ -118,6 +120,7 @@ impl Run {
             at_flush: None,
             dark: false,
             over_ns: None,
+            longest_sleep_ns: 0,
         };
         for index in 0..shape.movers {
             run.add_mover(shape, index, &near);
@@ -186,6 +189,10 @@ impl Run {
             };
             if last == Some(next) {
                 return true;
+            }
+            if self.over_ns.is_none() {
+                let asleep_ns = next.saturating_sub(self.world.now_ns());
+                self.longest_sleep_ns = self.longest_sleep_ns.max(asleep_ns);
             }
             self.world.sleep_until(next);
         }
@@ -289,8 +296,10 @@ impl Run {
             hung,
             must_succeed: self.case.fault.is_harmless() && self.case.forge_at.is_none(),
             must_be_prompt: self.case.fault.is_prompt(),
+            in_crumbs: self.case.fault == Fault::ShortIo,
             cancelled: self.case.fault == Fault::Cancel,
             turns: self.world.turns,
+            longest_sleep_ns: self.longest_sleep_ns,
             took_ns: self.over_ns.unwrap_or(sim.now_ns),
             trace: sim.trace,
             story: sim.story(),
