@@ -36,6 +36,9 @@ pub struct DeviceFacts {
     /// Inode of a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inode: Option<u64>,
+    /// When a file was made, nanoseconds since 1970 UTC: a deleted file's inode goes to the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub born_ns: Option<i64>,
 }
 
 /// Whether what was written can still be believed.

@@ -95,6 +95,7 @@ impl TargetSession for DataSession {
             diskseq: identity.diskseq,
             dev: identity.dev.unwrap_or_default(),
             inode: identity.inode.unwrap_or_default(),
+            born_ns: identity.born_ns,
             boot_id: facts.machine_boot_id,
             discarded: facts.discarded,
         })

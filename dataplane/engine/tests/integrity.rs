@@ -140,6 +140,7 @@ impl TargetSession for Witness {
             diskseq: None,
             dev: 1,
             inode: 2,
+            born_ns: Some(3),
             boot_id: state.boot_id.clone(),
             discarded: false,
         })

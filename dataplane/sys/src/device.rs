@@ -75,6 +75,9 @@ pub struct DeviceIdentity {
     pub dev: u64,
     /// `st_ino` for files, 0 for devices.
     pub inode: u64,
+    /// When a file was made, nanoseconds since 1970 UTC, where its file system knows it. An inode number is given to the
+    /// next file as soon as one is deleted; the two of them never name two files.
+    pub born_ns: Option<i64>,
 }
 
 /// An opened file or device: a direct descriptor (when O_DIRECT works) and a buffered one.

@@ -182,6 +182,30 @@ fn links_are_resolved_once_and_a_redirected_path_is_noticed() {
 }
 
 #[test]
+fn a_file_that_was_made_anew_has_another_birth() {
+    let folder = Folder::new();
+    let identity = |path: &std::path::Path| {
+        let opened = DeviceFile::open(path, OpenIntent::Source, &OpenOptions::default());
+        opened.unwrap().identity().clone()
+    };
+    let path = folder.file("disk.raw", &[1; 4096]);
+    let first = identity(&path);
+    let Some(born_ns) = first.born_ns else {
+        return eprintln!("SKIP: this file system does not know when a file was made");
+    };
+    fs::write(&path, [2; 4096]).unwrap();
+    assert_eq!(identity(&path), first, "writing makes no other file");
+    fs::remove_file(&path).unwrap();
+    // A file system may tell times by its tick; the inode is free for the new file all the while.
+    let reborn = (0..).find_map(|_| {
+        let reborn = identity(&folder.file("disk.raw", &[1; 4096]));
+        fs::remove_file(&path).unwrap();
+        (reborn.born_ns != Some(born_ns)).then_some(reborn)
+    });
+    assert!(reborn.unwrap().born_ns > Some(born_ns));
+}
+
+#[test]
 fn a_changed_size_is_noticed() {
     let folder = Folder::new();
     let path = folder.file("disk.raw", &[0; 4096]);

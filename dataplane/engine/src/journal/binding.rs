@@ -152,26 +152,43 @@ fn medium_doubt(
             let replugged = (!same.diskseq).then_some("the target device was attached anew");
             Ok(nameless.or(rebooted).or(replugged))
         }
-        (Medium::File { .. }, Medium::File { .. }) => {
-            // Another boot may number the same file system's device anew, and asks for hashes anyway.
-            if then == now || !same.boot && same_file_apart_from_dev(then, now) {
-                Ok(rebooted)
-            } else {
-                Err("the target is another file or has another size")
-            }
-        }
+        (Medium::File { .. }, Medium::File { .. }) => Ok(rebooted.or(file_doubt(then, now, same)?)),
         _ => Err("the target is of another kind"),
     }
 }
 
-fn same_file_apart_from_dev(then: &Medium, now: &Medium) -> bool {
+/// Device, inode and size alone do not name a file: the inode of a deleted one goes to the next that is made.
+fn file_doubt(
+    then: &Medium,
+    now: &Medium,
+    same: &Same,
+) -> Result<Option<&'static str>, &'static str> {
     let facts = |medium: &Medium| match medium {
         Medium::File {
-            inode, size_bytes, ..
-        } => Some((*inode, *size_bytes)),
+            dev,
+            inode,
+            size_bytes,
+            born_ns,
+        } => {
+            // Another boot may number the same file system's device anew, and asks for hashes anyway.
+            let place = (same.boot.then_some(*dev), *inode, *size_bytes);
+            Some((place, *born_ns))
+        }
         Medium::Block { .. } => None,
     };
-    facts(then) == facts(now)
+    let (Some((then, born_then)), Some((now, born_now))) = (facts(then), facts(now)) else {
+        return Err("the target is of another kind");
+    };
+    if then != now {
+        return Err("the target is another file or has another size");
+    }
+    match (born_then, born_now) {
+        (Some(then), Some(now)) if then == now => Ok(None),
+        (Some(_), Some(_)) => Err("the file of the target was made anew"),
+        _ => Ok(Some(
+            "it cannot be told whether the file of the target was made anew",
+        )),
+    }
 }
 
 #[cfg(test)]

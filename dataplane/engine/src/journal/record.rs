@@ -79,6 +79,9 @@ pub enum Medium {
         inode: u64,
         /// Its size, bytes.
         size_bytes: u64,
+        /// When it was made, nanoseconds since 1970 UTC; unknown where its file system or server does not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        born_ns: Option<i64>,
     },
 }
 
@@ -95,6 +98,7 @@ impl From<&DeviceIdentity> for Medium {
                 dev: identity.dev,
                 inode: identity.inode,
                 size_bytes: identity.size_bytes,
+                born_ns: identity.born_ns,
             },
         }
     }

@@ -382,6 +382,7 @@ fn medium_of(facts: &TargetFacts) -> Medium {
             dev: facts.dev,
             inode: facts.inode,
             size_bytes: facts.size_bytes,
+            born_ns: facts.born_ns,
         }
     } else {
         Medium::Block {

@@ -95,6 +95,8 @@ pub struct TargetFacts {
     pub dev: u64,
     /// Files: inode.
     pub inode: u64,
+    /// Files: when it was made, nanoseconds since 1970 UTC, where that is known.
+    pub born_ns: Option<i64>,
     /// The run of the target's kernel.
     pub boot_id: String,
     /// What is written is thrown away.

@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::Path,
+    time::UNIX_EPOCH,
 };
 
 use super::{DeviceIdentity, DeviceKind, facts};
@@ -36,6 +37,7 @@ pub(super) fn identify(
             diskseq: None,
             dev: metadata.dev(),
             inode: metadata.ino(),
+            born_ns: born_ns(&metadata),
         },
         DeviceKind::Block => {
             let rdev = metadata.rdev();
@@ -51,9 +53,16 @@ pub(super) fn identify(
                 diskseq: facts::diskseq(file),
                 dev: rdev,
                 inode: 0,
+                born_ns: None,
             }
         }
     })
+}
+
+/// `stx_btime` of statx(2): ext4, xfs, btrfs and tmpfs have it, NFS before 4.2 has not.
+fn born_ns(metadata: &fs::Metadata) -> Option<i64> {
+    let since = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_nanos()).ok()
 }
 
 /// "-part3" for a partition: its disk's serial alone would not tell it from its siblings.

@@ -94,6 +94,7 @@ fn identity(store: &Store) -> DeviceFacts {
             diskseq: None,
             dev: None,
             inode: None,
+            born_ns: None,
         };
     };
     let found = file.identity();
@@ -107,6 +108,7 @@ fn identity(store: &Store) -> DeviceFacts {
         diskseq: found.diskseq,
         dev: Some(found.dev),
         inode: (found.kind == DeviceKind::Regular).then_some(found.inode),
+        born_ns: found.born_ns,
     }
 }
 

@@ -14,10 +14,15 @@ fn block(serial: Option<&str>) -> Medium {
 }
 
 fn file(dev: u64, inode: u64, size_bytes: u64) -> Medium {
+    file_born(dev, inode, size_bytes, Some(5))
+}
+
+fn file_born(dev: u64, inode: u64, size_bytes: u64, born_ns: Option<i64>) -> Medium {
     Medium::File {
         dev,
         inode,
         size_bytes,
+        born_ns,
     }
 }
 
@@ -197,6 +202,20 @@ fn a_file_is_bound_by_device_inode_size_and_boot() {
         check(then(), Some(&same_boot), other(), Kind::Refuse);
         check(then(), Some(&other_boot), other(), Kind::Refuse);
     }
+}
+
+#[test]
+fn a_file_that_was_made_anew_is_another_one_though_it_has_the_inode() {
+    let born = |born_ns| Target::Local(file_born(1, 2, 3, born_ns));
+    let same_boot = session(Some("boot-1"), None);
+    let other_boot = session(Some("boot-0"), None);
+    for last in [&same_boot, &other_boot] {
+        check(born(Some(5)), Some(last), born(Some(6)), Kind::Refuse);
+        check(born(None), Some(last), born(Some(5)), Kind::AfterHashes);
+        check(born(Some(5)), Some(last), born(None), Kind::AfterHashes);
+        check(born(None), Some(last), born(None), Kind::AfterHashes);
+    }
+    check(born(Some(5)), Some(&same_boot), born(Some(5)), Kind::Trust);
 }
 
 #[test]

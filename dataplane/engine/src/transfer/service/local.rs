@@ -49,6 +49,7 @@ impl TargetSession for LocalTarget {
             diskseq: identity.diskseq,
             dev: identity.dev,
             inode: identity.inode,
+            born_ns: identity.born_ns,
             boot_id: boot_id()?,
             discarded: false,
         })
