@@ -17,6 +17,11 @@ struct Loop {
 impl Loop {
     /// `None`, and a skip, where loop devices cannot be made.
     fn make(bed: &Bed, name: &str, size_bytes: u64) -> Option<Self> {
+        Self::with(bed, name, size_bytes, &[])
+    }
+
+    /// The same with more flags of `losetup`.
+    fn with(bed: &Bed, name: &str, size_bytes: u64, flags: &[&str]) -> Option<Self> {
         if !have("losetup") {
             return None;
         }
@@ -28,6 +33,7 @@ impl Loop {
         let run = finish(
             Command::new("losetup")
                 .args(["--find", "--show"])
+                .args(flags)
                 .arg(&file),
         );
         if run.code != 0 {
@@ -68,6 +74,31 @@ fn a_blank_device_takes_the_disk_and_keeps_its_tail() {
     );
     assert!(to[..from.len()] == from[..]);
     assert!(to[from.len()..].iter().all(|byte| *byte == 0));
+}
+
+/// fallocate(2) refuses what is no multiple of the sector; sources of 512-byte sectors have such zeroes.
+#[test]
+fn a_device_with_large_sectors_takes_zeroes_of_small_ones() {
+    let bed = Bed::new();
+    let flags = ["--sector-size", "4096"];
+    let Some(target) = Loop::with(&bed, "back", 4 << 20, &flags) else {
+        return;
+    };
+    // What is copied as zeroes has to go.
+    let old = vec![0xaa; 4 << 20];
+    std::fs::write(&target.device, &old).unwrap();
+    bed.disk("a", (3 << 20) + 512);
+    let mut bytes = std::fs::read(bed.path("a")).unwrap();
+    bytes[512..(1 << 20) + 512].fill(0);
+    bytes[3 << 20..].fill(0);
+    std::fs::write(bed.path("a"), &bytes).unwrap();
+    // As a hole, and as zeroes among data.
+    bed.tool("fallocate", &["-p", "-o", "512", "-l", "1048576", "a"]);
+    bed.run(&["copy", "a", &target.device, "--overwrite"])
+        .done();
+    let to = std::fs::read(&target.device).unwrap();
+    assert!(to[..bytes.len()] == bytes[..]);
+    assert!(to[bytes.len()..] == old[bytes.len()..]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     zero::is_zero,
 };
 use std::{ops::Range, sync::atomic::Ordering};
-use sys::{Backend, FaultKind, IoFault, Op, Outcome, Part, Via, ZeroMode};
+use sys::{Backend, DeviceKind, FaultKind, IoFault, Op, Outcome, Part, Via, ZeroMode};
 use wire::Command;
 
 /// Parts of a piece: zeroes in front, data, zeroes behind (bytes).
@@ -66,6 +66,21 @@ fn cut_zeroes(payload: &Payload, block: usize) -> Cut {
         front,
         data: end - front,
         back: len - end,
+    }
+}
+
+/// The whole blocks of a range; when there are none, an empty range at its end. A block device takes fallocate(2) of
+/// nothing else: on one with 4096-byte sectors the source's own multiples of 512 fail with EINVAL.
+fn whole_blocks(range: &Range<u64>, block: u64) -> Range<u64> {
+    let block = block.max(1);
+    let (start, end) = (
+        range.start.next_multiple_of(block),
+        range.end / block * block,
+    );
+    if start < end {
+        start..end
+    } else {
+        range.end..range.end
     }
 }
 
@@ -293,26 +308,31 @@ impl Mover {
         }
     }
 
-    fn zero_file<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, emit: Emit) -> Option<Emit> {
-        let End::File { file, .. } = &self.target else {
+    fn zero_file<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, mut emit: Emit) -> Option<Emit> {
+        let End::File { file, device } = &self.target else {
             return Some(emit);
         };
-        let mode = match self.shared.zero_refused.load(Ordering::Relaxed) {
-            0 => ZeroMode::PunchHole,
-            1 => ZeroMode::ZeroRange,
-            _ => {
-                let kind = WorkKind::ExplicitZero;
-                self.redo.push_back(Work {
-                    offset: emit.offset,
-                    len: emit.len,
-                    kind,
-                });
-                self.end_write(ctx, emit.piece);
-                return None;
-            }
+        let file = *file;
+        let block = match device.kind() {
+            DeviceKind::Block => u64::from(device.logical_block()),
+            DeviceKind::Regular => 1,
         };
+        let mode = match self.shared.zero_refused.load(Ordering::Relaxed) {
+            0 => Some(ZeroMode::PunchHole),
+            1 => Some(ZeroMode::ZeroRange),
+            _ => None,
+        };
+        let whole = emit.offset..emit.offset + emit.len;
+        let inner = mode.map_or(whole.end..whole.end, |_| whole_blocks(&whole, block));
+        self.write_zeroes(whole.start..inner.start);
+        self.write_zeroes(inner.end..whole.end);
+        let Some(mode) = mode.filter(|_| !inner.is_empty()) else {
+            self.end_write(ctx, emit.piece);
+            return None;
+        };
+        (emit.offset, emit.len) = (inner.start, inner.end - inner.start);
         let op = Op::Zero {
-            file: *file,
+            file,
             offset: emit.offset,
             len: emit.len,
             mode,
@@ -331,6 +351,17 @@ impl Mover {
                 None
             }
             Err(_) => Some(emit),
+        }
+    }
+
+    /// Zeroes that go out as data later, as a piece of their own.
+    fn write_zeroes(&mut self, range: Range<u64>) {
+        if !range.is_empty() {
+            self.redo.push_back(Work {
+                offset: range.start,
+                len: range.end - range.start,
+                kind: WorkKind::ExplicitZero,
+            });
         }
     }
 
@@ -522,3 +553,18 @@ impl Mover {
 
 /// errno of a full device (asm-generic/errno-base.h).
 const ENOSPC: i32 = 28;
+
+#[cfg(test)]
+mod tests {
+    use super::whole_blocks;
+
+    #[test]
+    fn a_device_is_asked_to_zero_whole_blocks_only() {
+        assert_eq!(whole_blocks(&(512..1024), 512), 512..1024);
+        assert_eq!(whole_blocks(&(3..1024), 1), 3..1024);
+        assert_eq!(whole_blocks(&(0..8192), 4096), 0..8192);
+        assert_eq!(whole_blocks(&(512..12_800), 4096), 4096..12_288);
+        assert_eq!(whole_blocks(&(4096..4608), 4096), 4608..4608);
+        assert_eq!(whole_blocks(&(512..4608), 4096), 4608..4608, "two ends");
+    }
+}
