@@ -5,6 +5,7 @@ use crate::{
     error::LaneFault,
     limits::CLIENT_REQUESTS_PER_LANE_MAX,
     link::{Receiver, Rx, RxState, RxWant, Tx, TxItem},
+    mover::Deadlines,
     payload::Payload,
 };
 use std::{
@@ -278,9 +279,9 @@ impl ClientLane {
         !self.core.tx.is_sending() && !self.rx.is_receiving()
     }
 
-    /// The oldest request is older than `deadline`.
-    pub(crate) fn is_overdue(&self, now: Instant, deadline: Duration) -> bool {
-        let overdue = |entry: &InFlight| now.saturating_duration_since(entry.started) > deadline;
+    /// A request has no answer though its time is over.
+    pub(crate) fn is_overdue(&self, now: Instant, deadlines: &Deadlines) -> bool {
+        let overdue = |entry: &InFlight| deadlines.is_overdue(now, entry.command, entry.started);
         self.core.table.iter().flatten().any(overdue)
     }
 }

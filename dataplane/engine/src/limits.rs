@@ -60,11 +60,15 @@ pub const STATUS_EXTENTS_MAX: usize = 1_000;
 pub const MESSAGE_STALL_MS_MAX: u64 = 120_000;
 /// How often a shard that holds lanes looks at deadlines, milliseconds.
 pub const HOUSEKEEPING_MS: u64 = 500;
+/// Time for the answer to a FLUSH, at least, seconds: 4 GiB of a checkpoint in a server's page cache before a disk of
+/// 50 MB/s take 86 s, and the disk may be that of many.
+pub const FLUSH_SECONDS_MAX: u64 = 600;
 /// How long a shard waits before it asks again for a gate that another shard holds, microseconds.
 pub const GATE_RETRY_US: u64 = 500;
 /// How long a connection that was told to go may take to say good-bye, milliseconds.
 pub const LINGER_MS_MAX: u64 = 5_000;
 
+const _: () = assert!(FLUSH_SECONDS_MAX * 1_000 > MESSAGE_STALL_MS_MAX);
 const _: () = assert!(TRANSFER_REQUEST_BYTES_MAX <= PAYLOAD_BYTES_MAX as usize);
 const _: () = assert!(WORK_UNIT_BYTES >= TRANSFER_REQUEST_BYTES_MAX as u64);
 const _: () =

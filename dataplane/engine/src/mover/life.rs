@@ -1,6 +1,6 @@
 //! A mover's turn, its deadlines and its end.
 
-use super::{End, Life, Mover};
+use super::{Deadlines, End, Life, Mover};
 use crate::{
     client::ClientLane,
     ctx::{Ctx, Kind, Side, Tag},
@@ -220,8 +220,13 @@ impl Mover {
         Next::Free
     }
 
-    /// A connection broke: the whole transfer ends with this error.
+    /// A connection broke: the whole transfer ends with this error. In the last phase everything is acknowledged and
+    /// flushed; a mover that has not heard of it yet loses nothing but its good-bye.
     pub(super) fn fail<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>, side: Side, fault: LaneFault) {
+        if self.shared.phase() == Phase::Finishing {
+            self.life = Life::Gone;
+            return self.abandon(ctx);
+        }
         if let Some((lane, hold)) = self.lane(side) {
             lane.alert(ctx, hold, &fault);
         }
@@ -274,11 +279,16 @@ impl Mover {
         if self.life != Life::Moving {
             return;
         }
-        let (now, deadline) = (ctx.now, self.shared.settings.in_flight_deadline);
-        for side in [Side::Source, Side::Target] {
+        let now = ctx.now;
+        if !self.shared.is_flushed() {
+            self.flush_seen = Some(now);
+        }
+        let source = Deadlines::new(self.shared.settings.in_flight_deadline);
+        let target = source.with_flush(self.flush_seen);
+        for (side, deadlines) in [(Side::Source, source), (Side::Target, target)] {
             let overdue = self
                 .lane(side)
-                .is_some_and(|(lane, _)| lane.is_overdue(now, deadline));
+                .is_some_and(|(lane, _)| lane.is_overdue(now, &deadlines));
             if overdue && self.life == Life::Moving {
                 self.fail(ctx, side, LaneFault::Deadline);
             }

@@ -7,9 +7,12 @@
 //! window; a piece that cannot go on (no lease, full table, closed gate) waits for a later turn.
 
 mod answers;
+mod deadlines;
 mod life;
 mod read;
 mod write;
+
+pub(crate) use deadlines::Deadlines;
 
 use crate::{
     client::ClientLane,
@@ -104,7 +107,7 @@ pub(crate) struct Mover {
     in_flight_bytes: usize,
     /// The unit being cut into pieces.
     unit: Option<Work>,
-    /// Zeroes that must be written as data after all.
+    /// Zeroes that must be written as data after all; up to two ends of each emit.
     redo: VecDeque<Work>,
     /// Pieces with reads left to launch.
     reading: VecDeque<u32>,
@@ -117,6 +120,8 @@ pub(crate) struct Mover {
     idle: bool,
     /// Number of the newest flush this mover sent; 0: none.
     flush_sent: u64,
+    /// When housekeeping last saw that a flush of the target is out, of this mover or another.
+    flush_seen: Option<Instant>,
     /// The pacer said: not before.
     paused_until: Option<Instant>,
     wished_alone: bool,
@@ -142,7 +147,7 @@ impl Mover {
             pieces: Slots::new(PIECES_MAX),
             in_flight_bytes: 0,
             unit: None,
-            redo: VecDeque::with_capacity(PIECES_MAX),
+            redo: VecDeque::with_capacity(2 * 3 * PIECES_MAX),
             reading: VecDeque::with_capacity(PIECES_MAX),
             emits: VecDeque::with_capacity(3 * PIECES_MAX),
             parked: Parked::with_capacity(PIECES_MAX),
@@ -150,6 +155,7 @@ impl Mover {
             device_use: DeviceUse::default(),
             idle: false,
             flush_sent: 0,
+            flush_seen: None,
             paused_until: None,
             wished_alone: false,
             life: Life::Moving,

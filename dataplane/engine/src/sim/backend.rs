@@ -24,6 +24,9 @@ use sys::{
 /// memory a hundred times must not look like one that sleeps.
 const ZERO_COPY_RELEASE_NS_MAX: u64 = 2_000_000;
 
+/// Longer than the deadline of other requests, and shorter than that of a flush.
+const SLOW_FLUSH_NS: u64 = 150_000_000_000;
+
 /// A queue that is never full by itself.
 const FLIGHTS_MAX: usize = 512;
 
@@ -313,6 +316,7 @@ impl Backend for SimBackend {
         let slow = sim.dice.once_in(40);
         let delay = match op.kind() {
             OpKind::Recv | OpKind::Send => sim.dice.between(500, 20_000),
+            OpKind::Flush if sim.case.slow_flush => SLOW_FLUSH_NS,
             _ if slow && sim.case.fault == Fault::SlowDisk => {
                 sim.dice.between(500_000_000, 5_000_000_000)
             }

@@ -123,6 +123,29 @@ fn a_full_queue_costs_turns_and_not_half_seconds() {
     }
 }
 
+/// A server with a page cache writes out GiBs before it answers.
+#[test]
+fn a_flush_may_take_longer_than_a_write() {
+    for seed in 0..40 {
+        let case = Case {
+            slow_flush: true,
+            ..Case::new(seed, Fault::SlowDisk)
+        };
+        check(case);
+    }
+}
+
+#[test]
+fn a_connection_lost_after_the_last_flush_is_no_failure() {
+    for seed in 0..100 {
+        let case = Case {
+            cut_when_flushed: true,
+            ..Case::new(seed, Fault::None)
+        };
+        check(case);
+    }
+}
+
 #[test]
 fn one_seed_is_one_run() {
     for seed in 0..8 {

@@ -111,6 +111,10 @@ pub(super) struct Case {
     pub flaw: Flaw,
     /// A byte of the client's first stream that is changed on the wire.
     pub forge_at: Option<u64>,
+    /// A flush of a disk takes longer than any other request may.
+    pub slow_flush: bool,
+    /// All connections break in the moment in which the last flush is answered.
+    pub cut_when_flushed: bool,
     /// Overrides the seed's choice.
     pub tls: Option<bool>,
     /// Overrides the seed's choice: the server has the target.
@@ -128,6 +132,8 @@ impl Case {
             fault,
             flaw: Flaw::None,
             forge_at: None,
+            slow_flush: false,
+            cut_when_flushed: false,
             tls: None,
             push: None,
             movers: None,

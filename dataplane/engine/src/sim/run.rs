@@ -221,6 +221,11 @@ impl Run {
             let sim = self.world.sim.borrow();
             let disk = &sim.disks[TARGET];
             self.at_flush = Some((disk.image.clone(), disk.durable.clone()));
+            drop(sim);
+            if self.case.cut_when_flushed {
+                let sim = &mut *self.world.sim.borrow_mut();
+                sim.pipes.iter_mut().for_each(|pipe| pipe.break_off());
+            }
         }
         if wake {
             self.world.wake(self.clients.clone());
