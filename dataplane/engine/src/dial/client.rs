@@ -1,11 +1,18 @@
 //! A blocking NBD client, one request at a time: `info`, block status, the odd ends of a copy.
 
 use super::{Conn, NbdEndpoint, Role, open};
-use crate::error::{Blame, EngineError, ErrorKind};
+use crate::{
+    error::{Blame, EngineError, ErrorKind},
+    limits::FLUSH_SECONDS_MAX,
+};
+use std::time::Duration;
 use wire::{
     ClientConn, ClientEvent, ClientGoal, ClientHandshakeEvent, ClientParams, ClientWant, Command,
-    CommandFlags, Extent, HeaderBuf,
+    CommandFlags, Extent, HeaderBuf, NbdError,
 };
+
+/// Bytes of one READ; servers may take less.
+const READ_BYTES_MAX: u32 = 1024 * 1024;
 
 /// A connection for questions and small transfers.
 pub struct NbdClient {
@@ -94,19 +101,20 @@ impl NbdClient {
         Ok(found)
     }
 
-    /// Reads `buf.len()` bytes.
+    /// Reads `buf.len()` bytes, in requests the server takes.
     ///
     /// # Errors
     /// The server's error, or a broken connection.
-    pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), EngineError> {
-        self.request(
-            Command::Read,
-            offset,
-            buf.len() as u64,
-            &[],
-            buf,
-            &mut |_| {},
-        )
+    pub fn read(&mut self, mut offset: u64, buf: &mut [u8]) -> Result<(), EngineError> {
+        let block = self.params.info.block;
+        // At least one block, by `BlockSizes::check`.
+        let most = block.payload_max.min(READ_BYTES_MAX) / block.min.max(1) * block.min.max(1);
+        for piece in buf.chunks_mut(most.max(1) as usize) {
+            let len = piece.len() as u64;
+            self.request(Command::Read, offset, len, &[], piece, &mut |_| {})?;
+            offset += len;
+        }
+        Ok(())
     }
 
     /// Writes all of `buf`.
@@ -129,7 +137,12 @@ impl NbdClient {
     /// # Errors
     /// The server's error, or a broken connection.
     pub fn flush(&mut self) -> Result<(), EngineError> {
-        self.request(Command::Flush, 0, 0, &[], &mut [], &mut |_| {})
+        // A page cache is written out first; the limit of other answers is that of connecting.
+        let time = Duration::from_secs(FLUSH_SECONDS_MAX);
+        self.conn.allow(Some(time))?;
+        let flushed = self.request(Command::Flush, 0, 0, &[], &mut [], &mut |_| {});
+        self.conn.allow(None)?;
+        flushed
     }
 
     /// Says good-bye. Nothing is in flight, so nothing can be lost any more.
@@ -172,17 +185,7 @@ impl NbdClient {
                 ClientEvent::Completed { result: Ok(()), .. } => return Ok(()),
                 ClientEvent::Completed {
                     result: Err(error), ..
-                } => {
-                    let kind = match self.conn.role {
-                        Role::Source => ErrorKind::SourceIo,
-                        Role::Target => ErrorKind::TargetIo,
-                    };
-                    let what =
-                        format!("{command} at byte {offset} failed: the server answered {error}");
-                    let uri = self.conn.uri.clone();
-                    return Err(EngineError::new(kind, Blame::Peer, what, uri)
-                        .remedy("look at the server's own log for the cause"));
-                }
+                } => return Err(self.answered(command, offset, error)),
                 ClientEvent::Hole {
                     offset, len, done, ..
                 } => {
@@ -202,6 +205,22 @@ impl NbdClient {
                 }
             }
         }
+    }
+
+    fn answered(&self, command: Command, offset: u64, error: NbdError) -> EngineError {
+        let uri = self.conn.uri.clone();
+        if error == NbdError::Shutdown {
+            let what = format!("{command} at byte {offset}: the server is shutting down");
+            return EngineError::new(ErrorKind::ConnectionLost, Blame::Peer, what, uri)
+                .remedy("go on when the server is back");
+        }
+        let kind = match self.conn.role {
+            Role::Source => ErrorKind::SourceIo,
+            Role::Target => ErrorKind::TargetIo,
+        };
+        let what = format!("{command} at byte {offset} failed: the server answered {error}");
+        EngineError::new(kind, Blame::Peer, what, uri)
+            .remedy("look at the server's own log for the cause")
     }
 
     /// Takes one step of receiving.
@@ -234,3 +253,6 @@ impl NbdClient {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

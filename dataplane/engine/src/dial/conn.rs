@@ -22,6 +22,8 @@ pub(crate) struct Conn {
     stream: File,
     pub(super) role: Role,
     pub(super) uri: String,
+    /// Time for each step.
+    timeout: Duration,
     session: Option<Session>,
     /// Received, not yet opened (TLS).
     sealed: Vec<u8>,
@@ -40,12 +42,18 @@ impl Conn {
             stream: File::from(fd),
             role,
             uri,
+            timeout,
             session: None,
             sealed: Vec::new(),
             plain: Vec::new(),
         };
         conn.set_timeout(Some(timeout))?;
         Ok(conn)
+    }
+
+    /// The next steps may take `time`, where that is more than the usual limit; `None`: as usual again.
+    pub(super) fn allow(&mut self, time: Option<Duration>) -> Result<(), EngineError> {
+        self.set_timeout(Some(time.unwrap_or_default().max(self.timeout)))
     }
 
     fn set_timeout(&self, timeout: Option<Duration>) -> Result<(), EngineError> {

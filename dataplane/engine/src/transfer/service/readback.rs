@@ -9,9 +9,6 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Bytes of one READ.
-const READ_BYTES: usize = 1024 * 1024;
-
 /// A connection beside those that copy, or after them where the server allows one only: it is made when the first
 /// byte is asked for.
 pub(crate) struct Readback {
@@ -47,11 +44,7 @@ impl Readback {
             let start = at / block * block;
             let end = (at + len).next_multiple_of(block).min(size);
             let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(0)];
-            let mut done = 0;
-            for piece in bytes.chunks_mut(READ_BYTES) {
-                client.read(start + done, piece)?;
-                done += piece.len() as u64;
-            }
+            client.read(start, &mut bytes)?;
             let from = usize::try_from(at - start).unwrap_or(0);
             take(at, &bytes[from..from + usize::try_from(len).unwrap_or(0)]);
             at += len;
