@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use control::{Answer, ErrorAnswer, ExportFacts, Retry, StoreKind};
+use control::{Answer, DeviceFacts, ErrorAnswer, ExportFacts, Retry, StoreKind};
 use engine::digest::{CHUNK_BYTES, Cv, Digest, GRAIN_BYTES, GRAINS_PER_CHUNK};
 use engine::export::{MEDIUM_BYTES_MAX, MEDIUM_DIGESTS_MAX, StreamChunk};
 use engine::transfer::{TargetFacts, TargetService, TargetSession, VerifiedBy};
@@ -20,6 +20,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
 /// Time for one question, waiting for a busy range included.
@@ -45,11 +46,25 @@ const _: () = assert!(ASK_STREAM * GRAIN_BYTES <= MEDIUM_BYTES_MAX);
 #[derive(Clone)]
 pub(crate) struct DataService {
     endpoint: NbdEndpoint,
+    /// Time for one question, waiting for a busy range included.
+    answer_deadline: Duration,
 }
 
 impl DataService {
     pub(crate) const fn new(endpoint: NbdEndpoint) -> Self {
-        Self { endpoint }
+        Self {
+            endpoint,
+            answer_deadline: ANSWER_DEADLINE,
+        }
+    }
+
+    /// One that asks nothing twice.
+    #[cfg(test)]
+    pub(crate) const fn impatient(endpoint: NbdEndpoint) -> Self {
+        Self {
+            endpoint,
+            answer_deadline: Duration::ZERO,
+        }
     }
 
     /// Connects. `ErrorKind::Unsupported` when the server has no such service.
@@ -62,6 +77,7 @@ impl DataService {
             service: self.clone(),
             path: format!("/v1/exports/{name}"),
             is_streaming: false,
+            met: None,
         })
     }
 }
@@ -138,6 +154,24 @@ pub(crate) struct DataSession {
     /// Of the export.
     path: String,
     is_streaming: bool,
+    /// Who told its facts first.
+    met: Option<Met>,
+}
+
+/// A process that had the export, and the device behind it.
+#[derive(Clone, PartialEq, Eq)]
+struct Met {
+    boot_id: String,
+    device: DeviceFacts,
+}
+
+impl From<&Answer<ExportFacts>> for Met {
+    fn from(facts: &Answer<ExportFacts>) -> Self {
+        Self {
+            boot_id: facts.boot_id.clone(),
+            device: facts.body.identity.clone(),
+        }
+    }
 }
 
 /// What came back.
@@ -150,7 +184,13 @@ impl DataSession {
     /// Which device it is, and which process and boot answered.
     pub(crate) fn facts(&mut self) -> Result<Answer<ExportFacts>, EngineError> {
         let body = self.ask(&Method::GET, "", JSON_BYTES_MAX)?;
-        serde_json::from_slice(&body).map_err(|error| {
+        let facts: Answer<ExportFacts> = self.understand(&body)?;
+        self.met.get_or_insert_with(|| Met::from(&facts));
+        Ok(facts)
+    }
+
+    fn understand<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, EngineError> {
+        serde_json::from_slice(body).map_err(|error| {
             self.broke("its answer is not what it should be")
                 .cause(error)
         })
@@ -256,7 +296,7 @@ impl DataSession {
 
     /// The body of a good answer. What may succeed in a moment is asked again, until the deadline.
     fn ask(&mut self, method: &Method, tail: &str, bytes_max: usize) -> Result<Bytes, EngineError> {
-        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let deadline = Instant::now() + self.service.answer_deadline;
         let mut pause = PAUSE_MIN;
         loop {
             let reply = self.exchange_or_reconnect(method, tail, bytes_max)?;
@@ -268,15 +308,20 @@ impl DataSession {
                 Ok(answer) => matches!(answer.body.error.retry, Retry::Now | Retry::AfterMs(_)),
                 Err(_) => false,
             };
-            if !may_succeed || Instant::now() + pause > deadline {
+            if !may_succeed {
                 return Err(self.refused(reply.status, error.ok().map(|answer| answer.body)));
+            }
+            if Instant::now() + pause > deadline {
+                // It is there and has too much to do: that passes, and nothing it said before is wrong.
+                return Err(self.lost("it was busy all the time"));
             }
             thread::sleep(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    /// A server closes connections that were silent for long. Without a stream nothing is lost with one.
+    /// A server closes connections that were silent for long. Without a stream nothing is lost with one, as long as the
+    /// next one ends at the same process: another may stand before another device, or have lost what it had not flushed.
     fn exchange_or_reconnect(
         &mut self,
         method: &Method,
@@ -285,11 +330,32 @@ impl DataSession {
     ) -> Result<Reply, EngineError> {
         match self.exchange(method, tail, bytes_max) {
             Err(error) if error.kind == ErrorKind::ConnectionLost && !self.is_streaming => {
-                *self = self.service.connect()?;
+                let mut next = self.service.connect()?;
+                if let Some(met) = &self.met {
+                    next.met = Some(met.clone());
+                    next.is_still(met, &error)?;
+                }
+                *self = next;
                 self.exchange(method, tail, bytes_max)
             }
             outcome => outcome,
         }
+    }
+
+    /// Whether it is still `met` that answers. `was` broke the connection to that one.
+    fn is_still(&mut self, met: &Met, was: &EngineError) -> Result<(), EngineError> {
+        let reply = self.exchange(&Method::GET, "", JSON_BYTES_MAX)?;
+        if !reply.status.is_success() {
+            let error = serde_json::from_slice::<Answer<ErrorAnswer>>(&reply.body);
+            return Err(self.refused(reply.status, error.ok().map(|answer| answer.body)));
+        }
+        let facts: Answer<ExportFacts> = self.understand(&reply.body)?;
+        if Met::from(&facts) == *met {
+            return Ok(());
+        }
+        Err(self.lost(&format!(
+            "another server or device answers after that: {was}"
+        )))
     }
 
     fn exchange(
@@ -358,7 +424,11 @@ impl DataSession {
             return self.broke(&format!("it answered {status}"));
         };
         let kind = match status {
+            // It was there: a server that was started anew gets its exports one by one.
+            StatusCode::NOT_FOUND if self.met.is_some() => ErrorKind::TargetConnect,
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => ErrorKind::Authorisation,
+            // The stream that this session began is gone: the export was replaced.
+            StatusCode::CONFLICT if self.is_streaming => ErrorKind::ConnectionLost,
             StatusCode::SERVICE_UNAVAILABLE => ErrorKind::ConnectionLost,
             StatusCode::BAD_REQUEST => ErrorKind::Config,
             _ => ErrorKind::TargetIo,

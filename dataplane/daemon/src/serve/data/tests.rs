@@ -323,3 +323,118 @@ fn a_server_that_lies_is_not_believed() {
     drop(session);
     thread.join().unwrap();
 }
+
+/// A server that serves one connection after the other: each answers its list, request by request, and breaks.
+fn scripted(dir: &Path, script: Vec<Vec<Vec<u8>>>) -> (u16, JoinHandle<()>) {
+    let policy = tls::TlsPolicy {
+        alpn: vec![ALPN_DATA.to_vec()],
+        ..tls::TlsPolicy::default()
+    };
+    let credentials = credentials::load(dir, Role::Server).unwrap();
+    let config = tls::server_config(&credentials, &policy).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = thread::spawn(move || {
+        for answers in script {
+            let (socket, _) = listener.accept().unwrap();
+            let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(tls, socket);
+            for answer in answers {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(&answer);
+                let _ = stream.flush();
+            }
+        }
+    });
+    (port, thread)
+}
+
+fn reply(status: u16, body: &serde_json::Value) -> Vec<u8> {
+    let body = body.to_string();
+    let len = body.len();
+    format!("HTTP/1.1 {status} Told\r\nContent-Length: {len}\r\n\r\n{body}").into_bytes()
+}
+
+/// Facts of process `boot_id` with the file `inode`.
+fn told(boot_id: &str, inode: u64) -> Vec<u8> {
+    let facts = serde_json::json!({
+        "api": 1, "boot_id": boot_id, "name": "disk", "version": "0.1.0", "machine_boot_id": "m",
+        "time": "2026-11-24T12:13:14.015Z", "size_bytes": 8192, "logical_block_bytes": 512,
+        "identity": {"kind": "file", "dev": 1, "inode": inode}, "read_only": false,
+        "scratch": false, "discarded": false, "direct": true,
+        "flush": {"epoch": 0, "succeeded": 0, "failed": 0}
+    });
+    reply(200, &facts)
+}
+
+fn no(status: u16, error: control::ErrorBody) -> Vec<u8> {
+    let answer = control::Answer::new("a", control::ErrorAnswer { error });
+    reply(status, &serde_json::to_value(answer).unwrap())
+}
+
+/// What becomes of a question after the facts, when the first connection breaks and `next` is told on the second.
+fn asked_after(next: Vec<u8>) -> engine::EngineError {
+    let dir = site();
+    let script = vec![vec![told("a", 1)], vec![next]];
+    let (port, thread) = scripted(dir.path(), script);
+    let mut session = DataService::new(endpoint(dir.path(), port))
+        .connect()
+        .unwrap();
+    session.facts().unwrap();
+    let error = session.hashes(0..8192, 4096).unwrap_err();
+    drop(session);
+    thread.join().unwrap();
+    error
+}
+
+#[test]
+fn a_silent_reconnect_ends_at_the_same_process_and_device_or_is_a_loss() {
+    for next in [told("b", 1), told("a", 2)] {
+        let error = asked_after(next);
+        assert_eq!(error.kind, ErrorKind::ConnectionLost, "{error}");
+        assert!(error.to_string().contains("another server"), "{error}");
+    }
+    // The same one is asked, and breaks this connection, too.
+    let error = asked_after(told("a", 1));
+    assert_eq!(error.kind, ErrorKind::ConnectionLost, "{error}");
+    assert!(!error.to_string().contains("another server"), "{error}");
+}
+
+#[test]
+fn an_export_that_was_there_comes_back() {
+    let refusal = problem::refuse(control::ErrorKind::NotFound, "no export", "check");
+    let error = asked_after(no(404, refusal));
+    assert_eq!(error.kind, ErrorKind::TargetConnect, "{error}");
+}
+
+#[test]
+fn a_server_that_is_busy_to_the_end_is_lost_and_has_not_failed() {
+    let dir = site();
+    let busy = || problem::later(control::ErrorKind::Busy, "busy", "wait");
+    for status in [409, 429, 503] {
+        let script = vec![vec![no(status, busy())]];
+        let (port, thread) = scripted(dir.path(), script);
+        let service = DataService::impatient(endpoint(dir.path(), port));
+        let error = service.connect().unwrap().hashes(0..8192, 4096);
+        let error = error.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ConnectionLost, "{status}: {error}");
+        assert!(error.to_string().contains("busy"), "{status}: {error}");
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_stream_that_went_with_its_export_is_a_lost_connection() {
+    let dir = site();
+    let begun = serde_json::json!({"api": 1, "boot_id": "a", "name": "disk", "streaming": true});
+    let gone = problem::refuse(control::ErrorKind::Conflict, "no stream", "PUT it first");
+    let script = vec![vec![reply(200, &begun), no(409, gone)]];
+    let (port, thread) = scripted(dir.path(), script);
+    let service = DataService::new(endpoint(dir.path(), port));
+    let mut session = service.connect().unwrap();
+    session.start_stream().unwrap();
+    let error = session.stream(0, 1).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::ConnectionLost, "{error}");
+    drop(session);
+    thread.join().unwrap();
+}
