@@ -120,24 +120,31 @@ impl Journal {
         lock(&file, path)?;
         let (mut replayed, mut chain) = replay::replay(&file, path)?;
         let io = |error| failed(path, error);
-        if replayed.torn_bytes > 0 {
+        let unknown = replayed.damaged.then(Session::unknown);
+        replayed.begin_sessions(unknown.clone());
+        let compacted = match replayed.damaged || replayed.valid_bytes > COMPACT_ABOVE_BYTES {
+            true => compact::compact(path, &replayed, &mut |_| Ok(())).map_err(io)?,
+            false => None,
+        };
+        let mut unwritten = unknown.map(Record::Session);
+        if let Some(compacted) = compacted {
+            replayed.valid_bytes = compacted.len_bytes;
+            (file, chain) = (compacted.file, compacted.chain);
+            unwritten = None;
+        } else if replayed.torn_bytes > 0 {
             file.set_len(replayed.valid_bytes).map_err(io)?;
             file.sync_all().map_err(io)?;
         }
-        if replayed.valid_bytes > COMPACT_ABOVE_BYTES
-            && let Some(compacted) =
-                compact::compact(path, &replayed, &mut |_| Ok(())).map_err(io)?
-        {
-            replayed.valid_bytes = compacted.len_bytes;
-            (file, chain) = (compacted.file, compacted.chain);
-        }
-        let journal = Self {
+        let mut journal = Self {
             path: path.to_owned(),
             disk: Box::new(file),
             chain,
             total_bytes: replayed.header.total_bytes,
             poisoned: false,
         };
+        if let Some(record) = unwritten {
+            journal.append(&[record])?;
+        }
         Ok((journal, replayed))
     }
 

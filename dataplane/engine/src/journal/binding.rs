@@ -55,7 +55,12 @@ pub fn bind(header: &Header, last: Option<&Session>, present: &Present) -> Bindi
     if let Some(what) = differs {
         return Binding::Refuse { what };
     }
+    let told = last.is_some_and(|last| last.boot_id.is_some());
     let same = Same {
+        unlike: match told {
+            true => "the machine of the target was started anew",
+            false => "the journal does not tell for which run of the target's machine it holds",
+        },
         boot: last.is_some_and(|last| is_same(&last.boot_id, &present.boot_id)),
         diskseq: last.is_some_and(|last| is_same(&last.diskseq, &present.diskseq)),
     };
@@ -69,6 +74,8 @@ pub fn bind(header: &Header, last: Option<&Session>, present: &Present) -> Bindi
 
 /// Whether the target is still what it was when the last session began.
 struct Same {
+    /// Why, when not in the same boot.
+    unlike: &'static str,
     boot: bool,
     diskseq: bool,
 }
@@ -141,7 +148,7 @@ fn medium_doubt(
     now: &Medium,
     same: &Same,
 ) -> Result<Option<&'static str>, &'static str> {
-    let rebooted = (!same.boot).then_some("the machine of the target was started anew");
+    let rebooted = (!same.boot).then_some(same.unlike);
     match (then, now) {
         (Medium::Block { serial, wwid, .. }, Medium::Block { .. }) => {
             if then != now {

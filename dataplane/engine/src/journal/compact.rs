@@ -37,7 +37,7 @@ pub(super) struct Compacted {
     pub(super) len_bytes: u64,
 }
 
-/// Compacts when the file is more than twice as long as it needs to be. `None` when it is not, or when there is no room
+/// Compacts when the file is damaged, or more than twice as long as it needs to be. `None` when it is not, or when there is no room
 /// or no right for a second file: the long one serves as well. An error comes only after the rename: which of the two
 /// files a crash would leave is not known then, so nothing may be appended to either. `at` may fail at each point.
 pub(super) fn compact(
@@ -50,7 +50,7 @@ pub(super) fn compact(
         needed += bytes.len() as u64;
         Ok(())
     })?;
-    if replayed.valid_bytes / 2 <= needed {
+    if replayed.valid_bytes / 2 <= needed && !replayed.damaged {
         return Ok(None);
     }
     let beside = beside(path);

@@ -65,6 +65,14 @@ impl Chain {
     }
 }
 
+/// A line as an append writes it, whatever its checksum says.
+pub(super) fn is_whole(line: &[u8]) -> bool {
+    let Some((sum, rest)) = line.split_at_checked(SUM_DIGITS) else {
+        return false;
+    };
+    sum.iter().all(u8::is_ascii_hexdigit) && rest.starts_with(b" {") && rest.ends_with(b"}\n")
+}
+
 /// The header is a record like the others, but always the first and only there.
 pub(super) fn encode_header(
     chain: &mut Chain,

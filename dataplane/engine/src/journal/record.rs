@@ -173,6 +173,18 @@ pub struct Session {
     pub unix_s: u64,
 }
 
+impl Session {
+    /// Stands in a journal behind damage: of no run of any machine, so that nothing before it is believed unseen.
+    pub(super) fn unknown() -> Self {
+        Self {
+            boot_id: None,
+            diskseq: None,
+            pid: std::process::id(),
+            unix_s: 0,
+        }
+    }
+}
+
 /// How the transfer ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

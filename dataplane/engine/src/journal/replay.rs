@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     DigestMap, Header, JOURNAL_BYTES_MAX, SCHEMA, SESSIONS_MAX, Session, config,
-    frame::{Chain, MAGIC, read_line},
+    frame::{Chain, MAGIC, is_whole, read_line},
     record::{Body, Done, Piece},
     refused,
 };
@@ -36,6 +36,8 @@ pub struct Replayed {
     pub done: Option<Done>,
     /// Bytes behind the last record that belongs to the file: a crash left them, or the file was damaged there.
     pub torn_bytes: u64,
+    /// Whole lines are among them: no crash in an append leaves that, and what they took back is not known any more.
+    pub damaged: bool,
     /// Bytes up to there.
     pub(super) valid_bytes: u64,
 }
@@ -87,6 +89,7 @@ pub(super) fn read_all(
         digests: DigestMap::new(),
         done: None,
         torn_bytes: 0,
+        damaged: false,
         valid_bytes: (MAGIC.len() + line.len()) as u64,
     };
     let mut number = 1_u64;
@@ -101,6 +104,9 @@ pub(super) fn read_all(
         }
         chain = next;
         replayed.valid_bytes += line.len() as u64;
+    }
+    while !replayed.damaged && read_line(&mut reader, &mut line).map_err(&unreadable)? {
+        replayed.damaged = is_whole(&line);
     }
     replayed.torn_bytes = len.saturating_sub(replayed.valid_bytes);
     Ok((replayed, chain))
@@ -153,17 +159,20 @@ fn not_understood(number: u64, path: &Path) -> EngineError {
 }
 
 impl Replayed {
+    /// Takes one start, if any.
+    pub(super) fn begin_sessions(&mut self, session: Option<Session>) {
+        if session.is_some() && self.sessions.len() == SESSIONS_MAX {
+            self.sessions.remove(0);
+        }
+        self.sessions.extend(session);
+    }
+
     /// Takes one record; `None` when it cannot be one of this disk.
     pub(super) fn apply(&mut self, body: Body) -> Option<()> {
         let size = self.header.total_bytes;
         match body {
             Body::Header(_) => return None,
-            Body::Session(session) => {
-                if self.sessions.len() == SESSIONS_MAX {
-                    self.sessions.remove(0);
-                }
-                self.sessions.push(session);
-            }
+            Body::Session(session) => self.begin_sessions(Some(session)),
             Body::Durable {
                 ranges,
                 digests,

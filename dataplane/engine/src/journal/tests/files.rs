@@ -80,6 +80,45 @@ fn a_torn_tail_is_cut_off_and_told() {
     assert_eq!((replayed.torn_bytes, replayed.sessions.len()), (0, 2));
 }
 
+/// Rot in the middle cuts off what was taken back behind it: whatever is left is not believed unseen, now and later.
+#[test]
+fn a_journal_that_is_damaged_in_the_middle_is_of_no_session() {
+    let (folder, path) = folder();
+    let mut journal = Journal::create(&path, &header()).expect("created");
+    journal
+        .append(&[session(1), durable(ExtentSet::full(BLOCK))])
+        .expect("appended");
+    let rotten = fs::metadata(&path).expect("there").len();
+    for pid in [2, 3] {
+        journal.append(&[session(pid)]).expect("appended");
+    }
+    let void = Record::Void {
+        ranges: ExtentSet::full(BLOCK),
+        reason: "differs".into(),
+    };
+    journal.append(&[void]).expect("appended");
+    drop(journal);
+    let mut bytes = fs::read(&path).expect("there");
+    bytes[usize::try_from(rotten).expect("short")] ^= 1;
+    // Where no second file can be made, the first one is cut and goes on.
+    for blocked in [false, true] {
+        fs::write(&path, &bytes).expect("written");
+        let beside = folder.path().join("a.journal.compact");
+        if blocked {
+            fs::write(&beside, "somebody else's").expect("written");
+        }
+        let (journal, replayed) = Journal::open(&path).expect("a journal");
+        assert!(replayed.damaged && replayed.torn_bytes > 0);
+        drop(journal);
+        for replayed in [replayed, reopen(&path)] {
+            let last = replayed.sessions.last().expect("a session");
+            assert_eq!((&last.boot_id, last.diskseq), (&None, None), "{blocked}");
+            assert_eq!(replayed.durable, ExtentSet::full(BLOCK));
+        }
+        assert!(!reopen(&path).damaged, "said once");
+    }
+}
+
 #[test]
 fn what_is_no_journal_is_refused_and_not_touched() {
     let (folder, path) = folder();
