@@ -117,11 +117,24 @@ impl FileSystem {
     }
 
     /// Waits for those who still hold something there: the kernel ends the work of killed processes behind their
-    /// backs.
+    /// backs, and a server in a namespace of its own has this mount as well. Mounted before it is really gone, the
+    /// file system would be the one that was shut down.
     pub fn unmount(&self) {
+        self.until("is busy", || {
+            finish(Command::new("umount").arg(&self.dir)).code == 0
+        });
+        self.until("is still mounted somewhere", || {
+            let mut command = Command::new("losetup");
+            let run = finish(command.arg("--associated").arg(&self.image));
+            run.done().stdout.is_empty()
+        });
+    }
+
+    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while finish(Command::new("umount").arg(&self.dir)).code != 0 {
-            assert!(Instant::now() < deadline, "{:?} stays", self.dir);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{:?} {what}", self.image);
+            // The kernel tells nobody when the last user goes.
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }
