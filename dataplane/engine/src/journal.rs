@@ -19,7 +19,7 @@ mod tests;
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read, Seek},
     path::{Path, PathBuf},
 };
 
@@ -68,16 +68,23 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Makes the file (it must not exist, mode 0600) with its header; both it and its folder are on the medium when
-    /// this returns. A file that could not be finished is removed again.
+    /// Whether a file is there that is more than what a crash inside `create` leaves: then it is for `open`.
+    #[must_use]
+    pub fn is_begun(path: &Path) -> bool {
+        path.exists() && !disk::open_existing(path).is_ok_and(|file| is_unbegun(&file))
+    }
+
+    /// Makes the file (mode 0600) with its header; both it and its folder are on the medium when this returns. One that
+    /// is there must not be begun. A file that could not be finished is removed again.
     pub fn create(path: &Path, header: &Header) -> Result<Self, EngineError> {
-        let file = disk::create_new(path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => refused("a journal is there already", path)
-                .remedy("pass --resume to go on with its transfer, or name another file"),
-            _ => config("the journal cannot be created", path)
-                .remedy("check the folder and its permissions")
-                .cause(error),
-        })?;
+        let file = match disk::create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => take_unbegun(path)?,
+            made => made.map_err(|error| {
+                config("the journal cannot be created", path)
+                    .remedy("check the folder and its permissions")
+                    .cause(error)
+            })?,
+        };
         let made = lock(&file, path)
             .and_then(|()| Self::begin(path, Box::new(file), header))
             .and_then(|journal| {
@@ -203,6 +210,35 @@ fn write_all(disk: &mut dyn Disk, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// True for the beginning of magic and header, up to nothing at all: no record was ever in it.
+fn is_unbegun(file: &File) -> bool {
+    let mut head = Vec::new();
+    let most = (MAGIC.len() + RECORD_BYTES_MAX) as u64;
+    let read = (&mut &*file).take(most).read_to_end(&mut head);
+    let is_header = |rest: &[u8]| rest.len() < RECORD_BYTES_MAX && !rest.contains(&b'\n');
+    read.is_ok() && (MAGIC.starts_with(&head) || head.strip_prefix(MAGIC).is_some_and(is_header))
+}
+
+/// Locks and empties what a crash inside `create` left.
+fn take_unbegun(path: &Path) -> Result<File, EngineError> {
+    let there = || {
+        refused("a journal is there already", path)
+            .remedy("pass --resume to go on with its transfer, or name another file")
+    };
+    let mut file = disk::open_existing(path).map_err(|_| there())?;
+    if !is_unbegun(&file) {
+        return Err(there());
+    }
+    lock(&file, path)?;
+    // Whoever had it until now may have begun it.
+    file.rewind().map_err(|error| failed(path, error))?;
+    if !is_unbegun(&file) {
+        return Err(there());
+    }
+    file.set_len(0).map_err(|error| failed(path, error))?;
+    Ok(file)
 }
 
 /// Locks the file, or says who has it.

@@ -72,7 +72,7 @@ impl Job<'_> {
             return Ok(());
         };
         let present = self.present()?;
-        let (journal, replayed) = if spec.resume && spec.path.exists() {
+        let (journal, replayed) = if spec.resume && Journal::is_begun(&spec.path) {
             let (journal, replayed) = Journal::open(&spec.path)?;
             (journal, Some(replayed))
         } else {

@@ -120,6 +120,32 @@ fn a_journal_that_is_damaged_in_the_middle_is_of_no_session() {
 }
 
 #[test]
+fn what_a_crash_inside_create_left_is_begun_anew() {
+    let (_folder, path) = folder();
+    assert!(!Journal::is_begun(&path));
+    drop(Journal::create(&path, &header()).expect("created"));
+    let whole = fs::read(&path).expect("there");
+    for len in 0..=whole.len() {
+        fs::write(&path, &whole[..len]).expect("written");
+        assert_eq!(Journal::is_begun(&path), len == whole.len(), "{len} bytes");
+        let made = Journal::create(&path, &header());
+        assert_eq!(made.is_ok(), len < whole.len(), "{len} bytes");
+        if made.is_ok() {
+            let error = Journal::create(&path, &header()).expect_err("in use");
+            assert_eq!(error.kind, ErrorKind::Refused);
+        }
+        drop(made);
+        assert_eq!(fs::read(&path).expect("there"), whole);
+    }
+    for other in [&b"0 512 # extents\n"[..], &[0; 4_096]] {
+        fs::write(&path, other).expect("written");
+        assert!(Journal::is_begun(&path));
+        Journal::create(&path, &header()).expect_err("somebody else's");
+        assert_eq!(fs::read(&path).expect("there"), other);
+    }
+}
+
+#[test]
 fn what_is_no_journal_is_refused_and_not_touched() {
     let (folder, path) = folder();
     let newer = Header {
