@@ -122,7 +122,11 @@ impl Job<'_> {
             let disk = (facts.serial.clone(), facts.wwid.clone());
             (facts.size_bytes, facts.logical_block, file, disk)
         };
-        if who(&before) != who(&facts) {
+        let was_made_anew = match (before.born_ns, facts.born_ns) {
+            (Some(then), Some(now)) => then != now,
+            _ => false,
+        };
+        if who(&before) != who(&facts) || was_made_anew {
             let what = "another device stands behind the same name after the connection was lost";
             let on = self.spec.target.name();
             return Err(
@@ -130,7 +134,12 @@ impl Job<'_> {
                     .remedy("check what was attached to the target; then start the copy again"),
             );
         }
-        let is_unnumbered = !facts.is_file && facts.diskseq.is_none();
+        let number = if facts.is_file {
+            facts.born_ns.is_some()
+        } else {
+            facts.diskseq.is_some()
+        };
+        let is_unnumbered = !number;
         if (&before.boot_id, before.diskseq) != (&facts.boot_id, facts.diskseq) || is_unnumbered {
             // Durable means durable, but is it the same disk? That takes a look at its content.
             self.must_look_again = true;
