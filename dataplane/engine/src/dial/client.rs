@@ -61,6 +61,12 @@ impl NbdClient {
         &self.params
     }
 
+    /// The server chose an application protocol in its TLS handshake; a tunnel in front of another server does not.
+    #[must_use]
+    pub fn chose_protocol(&self) -> bool {
+        self.conn.chose_protocol()
+    }
+
     /// The TLS cipher suite; `None` without TLS.
     #[must_use]
     pub fn suite_name(&self) -> Option<&'static str> {

@@ -25,6 +25,8 @@ pub(crate) struct Conn {
     /// Time for each step.
     timeout: Duration,
     session: Option<Session>,
+    /// The server chose an application protocol: it knows that there are several.
+    chose_protocol: bool,
     /// Received, not yet opened (TLS).
     sealed: Vec<u8>,
     /// Ready for the protocol.
@@ -44,6 +46,7 @@ impl Conn {
             uri,
             timeout,
             session: None,
+            chose_protocol: false,
             sealed: Vec::new(),
             plain: Vec::new(),
         };
@@ -204,6 +207,7 @@ impl Conn {
     }
 
     pub(super) fn secured(&mut self, established: tls::Established) {
+        self.chose_protocol = established.alpn.is_some();
         self.session = Some(established.session);
         self.sealed = established.leftover;
         self.plain.clear();
@@ -211,6 +215,10 @@ impl Conn {
 
     pub(super) fn suite_name(&self) -> Option<&'static str> {
         self.session.as_ref().map(Session::suite_name)
+    }
+
+    pub(super) fn chose_protocol(&self) -> bool {
+        self.chose_protocol
     }
 
     /// Closes politely; a peer that is gone already is no concern.

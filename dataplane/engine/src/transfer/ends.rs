@@ -20,6 +20,8 @@ pub(super) enum Opened {
         endpoint: NbdEndpoint,
         params: ClientParams,
         suite: Option<&'static str>,
+        /// Over TLS, and no application protocol was chosen: nothing but NBD is to be had there.
+        is_tunnel: bool,
     },
     Null,
 }
@@ -173,11 +175,13 @@ pub(super) fn open_source(endpoint: &Endpoint) -> Result<Source, EngineError> {
 fn open_nbd_source(endpoint: &NbdEndpoint) -> Result<Source, EngineError> {
     let client = NbdClient::connect_as(endpoint, Role::Source)?;
     let (params, suite) = (client.params().clone(), client.suite_name());
+    let is_tunnel = suite.is_some() && !client.chose_protocol();
     let size_bytes = params.info.size_bytes;
     let end = Opened::Nbd {
         endpoint: endpoint.clone(),
         params,
         suite,
+        is_tunnel,
     };
     let map = if end.allows_many() {
         SourceMap::Nbd {
@@ -272,6 +276,7 @@ pub(super) fn open_nbd_target(
 ) -> Result<Target, EngineError> {
     let client = NbdClient::connect_as(endpoint, Role::Target)?;
     let (params, suite) = (client.params().clone(), client.suite_name());
+    let is_tunnel = suite.is_some() && !client.chose_protocol();
     client.disconnect();
     let flags = params.info.flags;
     let on = || endpoint.uri.clone();
@@ -295,6 +300,7 @@ pub(super) fn open_nbd_target(
         endpoint: endpoint.clone(),
         params,
         suite,
+        is_tunnel,
     };
     Ok(Target {
         end,

@@ -14,6 +14,9 @@ use crate::{
 use std::sync::Arc;
 use wire::TransmissionFlags;
 
+/// What an operator should know who relies on digests.
+const NO_SERVICE: &str = "the target has no service for digests: what arrives is not compared";
+
 impl Job<'_> {
     /// Finds out what can be compared, and makes ready for it.
     pub(super) fn choose_integrity(&mut self) -> Result<(), EngineError> {
@@ -88,13 +91,21 @@ impl Job<'_> {
     fn meet_target(&mut self) -> Result<Option<Box<dyn TargetSession>>, EngineError> {
         let session: Option<Box<dyn TargetSession>> = match (&self.target.end, &self.spec.service) {
             (Opened::Null, _) | (Opened::Nbd { .. }, None) => None,
+            // Asking behind a tunnel would only disturb the server at its other end.
+            (
+                Opened::Nbd {
+                    is_tunnel: true, ..
+                },
+                Some(_),
+            ) => {
+                self.warn_once(NO_SERVICE);
+                None
+            }
             (Opened::Device(device), _) => Some(Box::new(LocalTarget::new(Arc::clone(device)))),
             (Opened::Nbd { .. }, Some(service)) => match service.connect() {
                 Ok(session) => Some(session),
                 Err(error) if error.kind == ErrorKind::Unsupported => {
-                    self.warn_once(
-                        "the target has no service for digests: what arrives is not compared",
-                    );
+                    self.warn_once(NO_SERVICE);
                     None
                 }
                 Err(error) => return Err(error),
