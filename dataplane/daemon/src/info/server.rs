@@ -89,9 +89,13 @@ pub(super) fn show(nbd: &NbdEndpoint, map: bool, output: OutputFormat) -> Result
     };
     let params = client.params().clone();
     let suite = client.suite_name();
+    // Behind a tunnel there is nobody who could tell, only somebody to disturb.
+    let may_tell = client.chose_protocol();
     client.disconnect();
     let mut result = result_of(nbd, &params, suite, map);
-    result.device = device_facts(nbd);
+    if may_tell {
+        result.device = device_facts(nbd);
+    }
     match output {
         OutputFormat::Json => report::object(&result),
         OutputFormat::Text => report::text(&to_text(&result)),
