@@ -215,7 +215,6 @@ impl<'a, 'b> Attempt<'a, 'b> {
             );
             let on = self.job.spec.target.name();
             let error = EngineError::new(ErrorKind::Verify, Blame::Environment, what, on);
-            self.job.is_different = true;
             self.shared.fail_with(error.remedy(
                 "look for a second writer, then for faults of memory, controller and network; copy again",
             ));

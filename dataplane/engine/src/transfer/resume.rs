@@ -229,50 +229,37 @@ impl Job<'_> {
 
     /// Writes down that ranges do not count any more.
     pub(super) fn void(&mut self, ranges: &ExtentSet, reason: &str) -> Result<(), EngineError> {
-        let Some(journal) = self
-            .keeper
-            .as_mut()
-            .and_then(|keeper| keeper.journal.as_mut())
-        else {
-            return Ok(());
-        };
         if ranges.is_empty() {
             return Ok(());
         }
-        journal.append(&[Record::Void {
+        self.write_down(Record::Void {
             ranges: ranges.clone(),
             reason: reason.to_owned(),
-        }])
+        })
     }
 
     /// Writes down which run of the target's machine the next records belong to.
     pub(super) fn note_session(&mut self, present: &Present) -> Result<(), EngineError> {
-        let session = Session {
+        self.write_down(Record::Session(Session {
             boot_id: present.boot_id.clone(),
             diskseq: present.diskseq,
             pid: std::process::id(),
             unix_s: unix_s(),
-        };
-        let Some(journal) = self
-            .keeper
-            .as_mut()
-            .and_then(|keeper| keeper.journal.as_mut())
-        else {
-            return Ok(());
-        };
-        journal.append(&[Record::Session(session)])
+        }))
     }
 
     /// Nothing is left to do.
     pub(super) fn note_done(&mut self) -> Result<(), EngineError> {
-        let Some(journal) = self
-            .keeper
-            .as_mut()
-            .and_then(|keeper| keeper.journal.as_mut())
-        else {
-            return Ok(());
-        };
-        journal.append(&[Record::Done(Done { unix_s: unix_s() })])
+        self.write_down(Record::Done(Done { unix_s: unix_s() }))
+    }
+
+    /// Appends to the journal, when there is one.
+    fn write_down(&mut self, record: Record) -> Result<(), EngineError> {
+        let keeper = self.keeper.as_mut();
+        match keeper.and_then(|keeper| keeper.journal.as_mut()) {
+            Some(journal) => journal.append(&[record]),
+            None => Ok(()),
+        }
     }
 
     /// Both ends as they are now.

@@ -88,8 +88,6 @@ pub(super) struct Job<'a> {
     pub(super) must_look_again: bool,
     /// The target reads as zeroes where nothing was written: by the operator's word, or because it was made for this.
     pub(super) zeroes_hold: bool,
-    /// Something at the target was found different.
-    pub(super) is_different: bool,
     total_bytes: u64,
     stamp: Option<ends::Stamp>,
     reconnects: u64,
@@ -136,7 +134,6 @@ impl<'a> Job<'a> {
             facts: None,
             must_look_again: false,
             zeroes_hold: spec.target_is_zero || target.is_new,
-            is_different: false,
             stamp: source.end.stamp()?,
             reconnects: 0,
             source,

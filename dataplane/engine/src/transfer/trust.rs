@@ -14,9 +14,6 @@ use crate::{
 use std::sync::Arc;
 use wire::TransmissionFlags;
 
-/// What an operator should know who relies on digests.
-const NO_SERVICE: &str = "the target has no service for digests: what arrives is not compared";
-
 impl Job<'_> {
     /// Finds out what can be compared, and makes ready for it.
     pub(super) fn choose_integrity(&mut self) -> Result<(), EngineError> {
@@ -98,14 +95,14 @@ impl Job<'_> {
                 },
                 Some(_),
             ) => {
-                self.warn_once(NO_SERVICE);
+                self.warn_without_service();
                 None
             }
             (Opened::Device(device), _) => Some(Box::new(LocalTarget::new(Arc::clone(device)))),
             (Opened::Nbd { .. }, Some(service)) => match service.connect() {
                 Ok(session) => Some(session),
                 Err(error) if error.kind == ErrorKind::Unsupported => {
-                    self.warn_once(NO_SERVICE);
+                    self.warn_without_service();
                     None
                 }
                 Err(error) => return Err(error),
@@ -260,6 +257,18 @@ impl Job<'_> {
         match &self.spec.target {
             Endpoint::Nbd(endpoint) => Ok(Some(Box::new(Readback::new(endpoint)))),
             Endpoint::Path(_) | Endpoint::Null { .. } => Ok(None),
+        }
+    }
+
+    /// What an operator should know who relies on digests.
+    fn warn_without_service(&mut self) {
+        match self.spec.integrity {
+            Some(Integrity::None) => {}
+            None => self
+                .warn_once("the target has no service for digests: what arrives is not compared"),
+            Some(Integrity::Stream | Integrity::Media) => {
+                self.warn_once("the target has no service for digests: it is read back");
+            }
         }
     }
 
