@@ -52,29 +52,40 @@ impl Run {
 
 /// A private folder; also the `TMPDIR` of what runs in it, so that leftovers are seen.
 pub struct Bed {
-    dir: tempfile::TempDir,
+    /// There until the bed goes.
+    dir: Option<tempfile::TempDir>,
+}
+
+impl Drop for Bed {
+    /// A test that leaves something mounted or held here would fill the disk of its machine, run by run.
+    fn drop(&mut self) {
+        let Some(Err(error)) = self.dir.take().map(tempfile::TempDir::close) else {
+            return;
+        };
+        assert!(std::thread::panicking(), "the bed stays: {error}");
+    }
 }
 
 impl Bed {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("mk").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("tmp")).unwrap();
-        Self { dir }
+        Self { dir: Some(dir) }
     }
 
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.dir.as_ref().unwrap().path()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir().join(name)
     }
 
     /// A command in this folder.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
-            .current_dir(self.dir.path())
+            .current_dir(self.dir())
             .env("TMPDIR", self.path("tmp"))
             .env_remove("RUST_LOG")
             .env_remove("RUST_BACKTRACE")

@@ -66,5 +66,7 @@ impl Drop for Below {
         // What is above the file system goes first.
         self.rig.server = None;
         self.rig.device = None;
+        // And it goes before the bed that it lies in.
+        self.disk.leave();
     }
 }

@@ -146,9 +146,16 @@ impl FileSystem {
     }
 }
 
+impl FileSystem {
+    /// Takes it out of the tree, whoever still uses it.
+    pub fn leave(&self) {
+        finish(Command::new("umount").arg("--lazy").arg(&self.dir));
+    }
+}
+
 impl Drop for FileSystem {
     fn drop(&mut self) {
-        finish(Command::new("umount").arg("--lazy").arg(&self.dir));
+        self.leave();
     }
 }
 
