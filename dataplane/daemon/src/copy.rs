@@ -31,7 +31,7 @@ pub(crate) fn run(args: &CopyArgs) -> Result<(), Failure> {
     let source_uri = read_uri(&args.source)?;
     let target_uri = read_uri(&args.target)?;
     source::refuse_same_disk(&source_uri, &target_uri)?;
-    let settings = Settings::of(args)?;
+    let mut settings = Settings::of(args)?;
     let connect = ConnectOptions {
         tls_dir: args.tls_dir.clone(),
         suite: settings.tunables.aead(),
@@ -40,10 +40,13 @@ pub(crate) fn run(args: &CopyArgs) -> Result<(), Failure> {
     let cancel = Cancel::default();
     signals::watch(&cancel)?;
     let source = SourceEnd::open(&source_uri, args, &settings, &connect, &cancel)?;
+    settings.warnings.extend(source.warning());
+    let journal = journal(args, &source)?;
     let target = endpoint(&target_uri, &connect)?;
     let extents = read_extents(args, &source)?;
     let mut spec = settings.spec(args, source.endpoint(), target, extents);
-    spec.journal = journal(args, &source, &source_uri)?;
+    spec.source_files = source.files();
+    spec.journal = journal;
     let copy = Copy {
         args,
         source_uri,
@@ -183,22 +186,25 @@ fn name_the_flag(failure: Failure) -> Failure {
 }
 
 /// Where the copy writes down what is durable, and what its source is.
-fn journal(args: &CopyArgs, source: &SourceEnd, uri: &Uri) -> Result<Option<JournalSpec>, Failure> {
+fn journal(args: &CopyArgs, source: &SourceEnd) -> Result<Option<JournalSpec>, Failure> {
     let Some(path) = &args.journal else {
         return Ok(None);
     };
-    let image = match (source, uri) {
-        (SourceEnd::Image { format, .. }, Uri::Path(image)) => {
-            let source = transfer::image_source(image, format.name())
-                .map_err(|error| Failure::engine(Side::Source, &error))?;
-            Some(source)
-        }
-        _ => None,
-    };
+    // The engine would say it as well, but has opened the target then, or made it.
+    if args.source_id.is_none() && !source.tells_its_state() {
+        return Err(Failure::usage(
+            "nobody can tell in which state the source is, and a journal is good for one state only",
+            args.source.to_string_lossy(),
+            "give the source a name with --source-id, another one when it changes",
+        ));
+    }
     Ok(Some(JournalSpec {
         path: path.clone(),
         resume: args.resume,
-        source: image,
+        source: match source {
+            SourceEnd::Image { server, .. } => server.journal_source(),
+            SourceEnd::Direct { .. } => None,
+        },
         source_id: args.source_id.clone(),
         version: env!("CARGO_PKG_VERSION"),
     }))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use engine::Blame;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::cli::SourceFormat;
 use crate::exit::{Exit, Failure};
@@ -82,18 +82,21 @@ struct VmdkExtent {
 /// VMDK's "no parent" (Virtual Disk Format 5.0, "CID and parentCID").
 const NO_PARENT_CID: u64 = 0xffff_ffff;
 
-/// Refuses an image that names other files, unless the operator trusts them.
+/// Refuses an image that names other files, unless the operator trusts them. Of trusted ones gives what is no file of
+/// this machine: nobody can tell whether it changes.
 pub(crate) fn check_references(
     path: &Path,
     format: SourceFormat,
     allow_backing: bool,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     if allow_backing {
-        return Ok(());
+        let chain: Vec<ImageInfo> = read_info(path, format, &["--backing-chain"])?;
+        let mut named = chain.iter().flat_map(|info| references(path, info));
+        return Ok(named.find(|name| !is_file_name(path, name)));
     }
-    let foreign = references(path, &read_info(path, format)?);
+    let foreign = references(path, &read_info(path, format, &[])?);
     match foreign.first() {
-        None => Ok(()),
+        None => Ok(None),
         Some(other) => Err(Failure::refused(
             format!("the {} image names another file, {other:?}", format.name()),
             path.display().to_string(),
@@ -102,14 +105,21 @@ pub(crate) fn check_references(
     }
 }
 
+/// A name of something that exists, seen from the folder of the image.
+fn is_file_name(image: &Path, name: &str) -> bool {
+    image
+        .parent()
+        .is_some_and(|folder| folder.join(name).exists())
+}
+
 /// Files that `info` names beside the image itself.
 fn references(path: &Path, info: &ImageInfo) -> Vec<String> {
-    let mut found: Vec<String> = info
+    // The full name is the other one, seen from where we are.
+    let backing = info
         .full_backing_filename
-        .iter()
-        .chain(&info.backing_filename)
-        .cloned()
-        .collect();
+        .as_ref()
+        .or(info.backing_filename.as_ref());
+    let mut found: Vec<String> = backing.into_iter().cloned().collect();
     if let Some(FormatSpecific { data }) = &info.format_specific {
         found.extend(data.data_file.clone());
         if data.data_file.is_none() && data.data_file_raw == Some(true) {
@@ -128,9 +138,15 @@ fn references(path: &Path, info: &ImageInfo) -> Vec<String> {
     found
 }
 
-fn read_info(path: &Path, format: SourceFormat) -> Result<ImageInfo, Failure> {
+fn read_info<T: DeserializeOwned>(
+    path: &Path,
+    format: SourceFormat,
+    more: &[&str],
+) -> Result<T, Failure> {
     let output = Command::new("qemu-img")
-        .args(["info", "--output=json", "-f", format.name(), "--"])
+        .args(["info", "--output=json", "-f", format.name()])
+        .args(more)
+        .arg("--")
         .arg(path)
         .stdin(Stdio::null())
         .output()
@@ -149,7 +165,7 @@ fn read_info(path: &Path, format: SourceFormat) -> Result<ImageInfo, Failure> {
         Failure::new(
             Exit::Source,
             Blame::Environment,
-            "qemu-img answered something else than an object",
+            "qemu-img answered something else than it should",
             path.display().to_string(),
             "use qemu-utils 7.2 or later",
         )
@@ -257,6 +273,24 @@ mod tests {
         ];
         for json in cases {
             assert!(!references(path, &info(json)).is_empty(), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_told_from_what_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, base) = (dir.path().join("a.qcow2"), dir.path().join("b"));
+        std::fs::write(&base, "").unwrap();
+        for name in ["b", "./b", &base.display().to_string()] {
+            assert!(is_file_name(&image, name), "{name}");
+        }
+        for name in [
+            "c",
+            "nbd://host/x",
+            r#"json:{"driver":"nbd"}"#,
+            "a parent disk",
+        ] {
+            assert!(!is_file_name(&image, name), "{name}");
         }
     }
 

@@ -5,13 +5,16 @@
 //! dies in any way the kernel closes ours and qemu-nbd ends too.
 
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use engine::journal::Source;
+use engine::transfer::SourceFiles;
 use engine::{Address, Blame, Cancel, Endpoint, NbdClient, NbdEndpoint, TlsMode};
 
 use super::image::{check_references, first_line, plain_path, tool_missing};
@@ -30,6 +33,9 @@ const SAID_BYTES_MAX: usize = 4096;
 pub(crate) struct ImageServer {
     endpoint: NbdEndpoint,
     size_bytes: u64,
+    format: SourceFormat,
+    files: SourceFiles,
+    unseen: Option<String>,
     words: Words,
     /// Before `workspace`: qemu-nbd may see our good-bye before it is killed.
     _keeper: NbdClient,
@@ -44,7 +50,7 @@ impl ImageServer {
         options: &ImageOptions<'_>,
     ) -> Result<Self, Failure> {
         let image = plain_path(path)?;
-        check_references(&image, format, options.allow_backing)?;
+        let unseen = check_references(&image, format, options.allow_backing)?;
         let workspace = Workspace::create().map_err(|error| {
             let place = std::env::temp_dir().display().to_string();
             let remedy = "set TMPDIR to a writable folder";
@@ -62,6 +68,7 @@ impl ImageServer {
             .spawn()
             .map_err(|error| tool_missing("qemu-nbd", path, &error))?;
         let words = Words::collect(child.stderr.take());
+        let id = child.id();
         workspace.adopt(child);
         let endpoint = NbdEndpoint {
             address: Address::Unix(socket.clone()),
@@ -76,9 +83,20 @@ impl ImageServer {
         let keeper =
             NbdClient::connect(&endpoint).map_err(|error| Failure::engine(Side::Source, &error))?;
         let size_bytes = keeper.params().info.size_bytes;
+        let others = opened_by(id).map_err(|error| {
+            let what = "the files that qemu-nbd reads cannot be listed";
+            let on = path.display().to_string();
+            let remedy = "mount /proc, and let this process see its children there";
+            Failure::new(Exit::Source, Blame::Environment, what, on, remedy).caused_by(&error)
+        })?;
+        let files = SourceFiles::stamp(&image, &others)
+            .map_err(|error| Failure::engine(Side::Source, &error))?;
         Ok(Self {
             endpoint,
             size_bytes,
+            format,
+            files,
+            unseen,
             words,
             _keeper: keeper,
             workspace,
@@ -95,6 +113,22 @@ impl ImageServer {
         self.size_bytes
     }
 
+    /// What qemu-nbd reads of this machine, as it was before the first byte was read for the copy.
+    pub(crate) fn files(&self) -> &SourceFiles {
+        &self.files
+    }
+
+    /// Something that the image stands on and that is no file of this machine.
+    pub(crate) fn unseen(&self) -> Option<&str> {
+        self.unseen.as_deref()
+    }
+
+    /// What a journal knows the source by; `None` when a part of it may change unseen.
+    pub(crate) fn journal_source(&self) -> Option<Source> {
+        let source = || self.files.journal_source(self.format.name());
+        self.unseen.is_none().then(source)
+    }
+
     /// Ends the server; adds what qemu-nbd said to a failure of the transfer if it had ended by itself.
     pub(crate) fn explain(self, failure: Failure) -> Failure {
         match self.workspace.ended_child() {
@@ -105,6 +139,24 @@ impl ImageServer {
             }),
         }
     }
+}
+
+/// The files and block devices that a process has open, which for qemu-nbd are those it reads the disk from: however
+/// they refer to each other, none is missed. See proc_pid_fd(5).
+fn opened_by(id: u32) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{id}/fd"))? {
+        let entry = entry?.path();
+        // It may close one of its own between the listing and the look; the image it keeps open.
+        let (Ok(metadata), Ok(path)) = (std::fs::metadata(&entry), std::fs::read_link(&entry))
+        else {
+            continue;
+        };
+        if metadata.is_file() || metadata.file_type().is_block_device() {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 /// What the caller decides about an image.

@@ -3,6 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use engine::transfer::SourceFiles;
 use engine::{Cancel, Endpoint, NbdClient};
 use sys::{DeviceFile, OpenIntent, OpenOptions};
 
@@ -84,6 +85,33 @@ impl SourceEnd {
             Self::Direct { endpoint, .. } => endpoint.clone(),
             Self::Image { server, .. } => server.endpoint(),
         }
+    }
+
+    /// Files that somebody else reads for us.
+    pub(super) fn files(&self) -> Option<SourceFiles> {
+        match self {
+            Self::Direct { .. } => None,
+            Self::Image { server, .. } => Some(server.files().clone()),
+        }
+    }
+
+    /// A journal can be bound to it without the operator's word.
+    pub(super) fn tells_its_state(&self) -> bool {
+        match self {
+            Self::Direct { endpoint, .. } => !matches!(endpoint, Endpoint::Nbd(_)),
+            Self::Image { server, .. } => server.unseen().is_none(),
+        }
+    }
+
+    /// What of it may change unseen, in words for the operator.
+    pub(super) fn warning(&self) -> Option<String> {
+        let Self::Image { server, .. } = self else {
+            return None;
+        };
+        let name = server.unseen()?;
+        Some(format!(
+            "the image stands on {name:?}, of which nobody can tell whether it changes while it is read"
+        ))
     }
 
     pub(super) fn size_bytes(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! What fails, one file for each kind of thing.
 
 mod disks;
+mod images;
 mod journal;
 mod targets;
 

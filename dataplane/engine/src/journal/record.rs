@@ -131,6 +131,8 @@ pub enum Source {
         size_bytes: u64,
         /// When the image file was last modified, nanoseconds since 1970 UTC.
         mtime_ns: i64,
+        /// The same of every file that the disk is read from (a backing file, a part of it), the image among them.
+        files: Digest,
     },
     /// A block device.
     Block(BlockSource),

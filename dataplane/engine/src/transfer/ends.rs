@@ -1,13 +1,13 @@
 //! Both ends of a transfer, opened and checked before the first byte moves.
 
-use super::{TransferSpec, plan::SourceMap};
+use super::{TransferSpec, plan::SourceMap, stamp::Stamp};
 use crate::{
     Endpoint, EngineError,
     dial::{NbdClient, NbdEndpoint, Role, dial},
     error::{Blame, ErrorKind},
     mover::SeedEnd,
 };
-use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 use sys::{DeviceFile, OpenIntent, OpenOptions, SetupErrorKind};
 use wire::{ClientParams, TransmissionFlags};
 
@@ -66,24 +66,13 @@ impl Opened {
         let Self::Device(device) = self else {
             return Ok(None);
         };
-        let metadata = std::fs::metadata(device.resolved_path()).map_err(|cause| {
-            let on = device.path().display().to_string();
-            let what = "the source cannot be examined any more";
-            EngineError::new(ErrorKind::SourceIo, Blame::Environment, what, on).cause(cause)
-        })?;
-        // A device node's times say nothing about its content.
-        let is_file = device.kind() == sys::DeviceKind::Regular;
-        Ok(Some(Stamp {
-            dev: metadata.dev(),
-            inode: metadata.ino(),
-            rdev: metadata.rdev(),
-            size_bytes: if is_file {
-                metadata.len()
-            } else {
-                device.size_bytes()
-            },
-            modified_ns: is_file.then(|| metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec()),
-        }))
+        Stamp::of(device.resolved_path(), Some(device.size_bytes()))
+            .map(Some)
+            .map_err(|cause| {
+                let on = device.path().display().to_string();
+                let what = "the source cannot be examined any more";
+                EngineError::new(ErrorKind::SourceIo, Blame::Environment, what, on).cause(cause)
+            })
     }
 
     pub(super) fn has_flag(&self, flag: TransmissionFlags) -> bool {
@@ -91,24 +80,6 @@ impl Opened {
             Self::Nbd { params, .. } => params.info.flags.contains(flag),
             Self::Device(_) | Self::Null => true,
         }
-    }
-}
-
-/// Which source it is, and in which state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
-    dev: u64,
-    inode: u64,
-    rdev: u64,
-    size_bytes: u64,
-    /// Files only.
-    modified_ns: Option<i64>,
-}
-
-impl Stamp {
-    /// When a file was last modified, nanoseconds since 1970 UTC.
-    pub(super) fn mtime_ns(&self) -> Option<i64> {
-        self.modified_ns
     }
 }
 

@@ -18,11 +18,13 @@ mod resume;
 mod run;
 mod service;
 pub(crate) mod shared;
+mod stamp;
 mod trust;
 
-pub use resume::{JournalSpec, image_source};
+pub use resume::JournalSpec;
 pub use run::run;
 pub use service::{TargetFacts, TargetService, TargetSession, VerifiedBy};
+pub use stamp::SourceFiles;
 
 use crate::{Endpoint, ExtentSet};
 use std::{
@@ -38,6 +40,8 @@ use std::{
 pub struct TransferSpec {
     /// Where the bytes come from.
     pub source: Endpoint,
+    /// Files of this machine that the server of the source reads; they must not change meanwhile.
+    pub source_files: Option<SourceFiles>,
     /// Where they go.
     pub target: Endpoint,
     /// Streams; fewer when an end allows only one.
@@ -103,6 +107,7 @@ impl TransferSpec {
     pub fn new(source: Endpoint, target: Endpoint) -> Self {
         Self {
             source,
+            source_files: None,
             target,
             connections: 1,
             request_bytes: 256 * 1024,

@@ -380,22 +380,3 @@ fn medium_of(facts: &TargetFacts) -> Medium {
         }
     }
 }
-
-/// For a source that is a file of this machine, read as it is or through another program.
-///
-/// # Errors
-/// `SourceConnect` when it cannot be examined.
-pub fn image_source(path: &std::path::Path, format: &str) -> Result<Source, EngineError> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(path).map_err(|cause| {
-        let (kind, on) = (ErrorKind::SourceConnect, path.display().to_string());
-        EngineError::new(kind, Blame::Operator, "the image cannot be examined", on).cause(cause)
-    })?;
-    Ok(Source::Image {
-        format: format.to_owned(),
-        dev: metadata.dev(),
-        inode: metadata.ino(),
-        size_bytes: metadata.len(),
-        mtime_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
-    })
-}

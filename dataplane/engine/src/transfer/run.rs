@@ -9,6 +9,7 @@ use super::{
     patience::Patience,
     plan::ranges_of,
     shared::{Ack, AckKind},
+    stamp::Stamp,
 };
 use crate::{
     Endpoint, Engine, EngineError, ExtentSet,
@@ -89,7 +90,7 @@ pub(super) struct Job<'a> {
     /// The target reads as zeroes where nothing was written: by the operator's word, or because it was made for this.
     pub(super) zeroes_hold: bool,
     total_bytes: u64,
-    stamp: Option<ends::Stamp>,
+    stamp: Option<Stamp>,
     reconnects: u64,
     begun: Instant,
     /// Of the attempt under way.
@@ -299,14 +300,17 @@ impl<'a> Job<'a> {
 
     /// A source that changed under the copy is no source of anything.
     fn source_is_unchanged(&self) -> Result<(), EngineError> {
-        let Some(stamp) = &self.stamp else {
-            return Ok(());
+        let on = match (&self.stamp, &self.spec.source_files) {
+            (Some(stamp), _) if self.source.end.stamp()?.as_ref() != Some(stamp) => {
+                self.spec.source.name()
+            }
+            (_, Some(files)) => match files.changed()? {
+                Some(path) => path.display().to_string(),
+                None => return Ok(()),
+            },
+            _ => return Ok(()),
         };
-        if self.source.end.stamp()?.as_ref() == Some(stamp) {
-            return Ok(());
-        }
         let (kind, what) = (ErrorKind::SourceIo, "the source changed while it was read");
-        let on = self.spec.source.name();
         Err(EngineError::new(kind, Blame::Environment, what, on)
             .remedy("stop what writes to the source, or copy a snapshot of it; then start again"))
     }

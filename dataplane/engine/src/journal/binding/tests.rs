@@ -1,5 +1,5 @@
 use super::*;
-use crate::journal::ExportTarget;
+use crate::{digest::Digest, journal::ExportTarget};
 
 const HASHES: bool = true;
 const NONE: bool = false;
@@ -256,15 +256,17 @@ fn the_source_must_be_the_same_for_certain() {
     check_source(nbd("snap-1"), nbd("snap-1"), Kind::Trust);
     check_source(nbd("snap-1"), nbd("snap-2"), Kind::Refuse);
     check_source(nbd("snap-1"), source_file(5), Kind::Refuse);
-    let image = |format: &str| Source::Image {
+    let image = |format: &str, base: &str| Source::Image {
         format: format.into(),
         dev: 1,
         inode: 2,
         size_bytes: 3,
         mtime_ns: 4,
+        files: Digest::of(base.as_bytes()),
     };
-    check_source(image("vmdk"), image("vmdk"), Kind::Trust);
-    check_source(image("vmdk"), image("raw"), Kind::Refuse);
+    check_source(image("vmdk", "a"), image("vmdk", "a"), Kind::Trust);
+    check_source(image("vmdk", "a"), image("raw", "a"), Kind::Refuse);
+    check_source(image("vmdk", "a"), image("vmdk", "b"), Kind::Refuse);
     let (named, nameless) = (Some("S"), None);
     for (then, now, expected) in [
         ((named, "b1", Some(1)), (named, "b2", Some(9)), Kind::Trust),
