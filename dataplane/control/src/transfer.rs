@@ -190,7 +190,7 @@ impl TransferState {
     }
 }
 
-/// Numbers of a transfer; they only grow.
+/// Numbers of a transfer; they only grow, but for the last three and the two of a comparison.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferProgress {
     /// All bytes the transfer is about.
@@ -212,6 +212,12 @@ pub struct TransferProgress {
     /// Bytes that were compared since and are equal.
     #[serde(default)]
     pub verified_bytes: u64,
+    /// While both sides are compared before anything moves: how much of both, else 0.
+    #[serde(default)]
+    pub comparing_bytes: u64,
+    /// How much of `comparing_bytes` is done.
+    #[serde(default)]
+    pub compared_bytes: u64,
     /// Data on its way now, on all connections together.
     #[serde(default)]
     pub in_flight_bytes: u64,

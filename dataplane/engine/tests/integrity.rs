@@ -205,6 +205,7 @@ fn copy(
     let mut spec = eager(spec(source, Endpoint::Nbd(door.endpoint.clone())));
     spec.integrity = Some(integrity);
     spec.checksum_diff = place.diff;
+    spec.reconnect_for = Duration::from_secs(30);
     spec.service = witness.map(|witness| Arc::new(witness) as Arc<dyn TargetService>);
     spec.extents = extents;
     transfer::run(&engine, &spec, &Cancel::default(), &mut |_| {})
@@ -628,4 +629,60 @@ fn a_session_that_fell_asleep_does_not_cost_a_finished_copy() {
     let report = copy(&place, Integrity::Stream, Some(witness.clone()), None).expect("copied");
     assert_eq!(report.progress.verified_bytes, place.bytes.len() as u64);
     assert_eq!(witness.0.lock().expect("no panic").asked_facts, 4);
+}
+
+#[test]
+fn a_connection_lost_while_both_sides_are_compared_is_made_anew() {
+    let mut place = place(19);
+    place.diff = true;
+    fs::write(&place.target, &place.bytes).expect("written");
+    let witness = Witness::new(&place.target);
+    witness.0.lock().expect("no panic").refusals = 1;
+    let report = copy(&place, Integrity::Media, Some(witness), None).expect("copied");
+    assert_eq!(report.reconnects, 1);
+    assert_eq!(report.progress.skipped_bytes, place.bytes.len() as u64);
+}
+
+#[test]
+fn a_comparison_before_a_resume_is_seen_and_can_be_ended_and_begun_again() {
+    let place = place(20);
+    let witness = Witness::new(&place.target);
+    let dir = tempfile::tempdir_in(".").expect("a folder");
+    let engine = start_engine(RuntimeChoice::Auto, 2);
+    let export = file_export("disk", &place.target, false);
+    let door = unix_door(&engine, dir.path(), vec![export]);
+    let run = |stop: &dyn Fn(&engine::Progress) -> bool| {
+        let mut spec = journaled(&place, &witness, true);
+        spec.target = Endpoint::Nbd(door.endpoint.clone());
+        let cancel = Cancel::default();
+        let mut most = engine::Progress::default();
+        let result = transfer::run(&engine, &spec, &cancel, &mut |progress| {
+            assert!(progress.compared_bytes <= progress.comparing_bytes);
+            if progress.comparing_bytes > 0 {
+                most = *progress;
+            }
+            if stop(progress) {
+                cancel.cancel();
+            }
+        });
+        (result, most)
+    };
+    run(&|progress| progress.verified_bytes > 0)
+        .0
+        .expect_err("stopped");
+    witness.0.lock().expect("no panic").boot_id = "another".into();
+    let error = run(&|progress| progress.comparing_bytes > 0)
+        .0
+        .expect_err("stopped");
+    assert_eq!(error.kind, ErrorKind::Cancelled, "{error}");
+    assert!(error.what.contains("compared"), "{error}");
+    // What was not looked at is not believed the next time either.
+    let asked = witness.0.lock().expect("no panic").asked_medium;
+    let (report, comparing) = run(&|_| false);
+    let report = report.expect("copied");
+    assert!(comparing.comparing_bytes > 0 && comparing.total_bytes > 0);
+    assert!(witness.0.lock().expect("no panic").asked_medium > asked);
+    assert_eq!(report.progress.resumed_bytes, comparing.comparing_bytes);
+    assert_eq!(report.progress.comparing_bytes, 0);
+    assert!(fs::read(&place.target).expect("reads") == place.bytes);
 }

@@ -312,6 +312,8 @@ mod tests {
                 durable_bytes: 4 << 30,
                 in_flight_bytes: 0,
                 verified_bytes: 4 << 30,
+                comparing_bytes: 0,
+                compared_bytes: 0,
                 elapsed: Duration::from_millis(1250),
                 stalled_for: Duration::ZERO,
             },

@@ -130,6 +130,8 @@ struct ProgressObject {
     resumed_bytes: u64,
     durable_bytes: u64,
     verified_bytes: u64,
+    comparing_bytes: u64,
+    compared_bytes: u64,
     data_rate_bytes_per_s: u64,
     eta_s: Option<u64>,
     stalled_s: f64,
@@ -149,6 +151,8 @@ impl ProgressObject {
             resumed_bytes: progress.resumed_bytes,
             durable_bytes: progress.durable_bytes,
             verified_bytes: progress.verified_bytes,
+            comparing_bytes: progress.comparing_bytes,
+            compared_bytes: progress.compared_bytes,
             data_rate_bytes_per_s: reading.data_rate_bytes_per_s,
             eta_s: reading.eta.map(|eta| eta.as_secs()),
             stalled_s: seconds(progress.stalled_for),
@@ -168,6 +172,12 @@ fn numbers(reading: &Reading) -> Vec<String> {
         "{:>3}%",
         percent(progress.done_bytes(), progress.total_bytes)
     )];
+    if progress.comparing_bytes > 0 {
+        let done = percent(progress.compared_bytes, progress.comparing_bytes);
+        let all = format_size(progress.comparing_bytes);
+        parts.push(format!("comparing both sides first, {done}% of {all}"));
+        return parts;
+    }
     match (reading.stalled, reading.eta) {
         (Some(time), _) => parts.push(format!("no byte acknowledged for {} s", time.as_secs())),
         (None, Some(Duration::ZERO)) if progress.durable_bytes >= progress.done_bytes() => {
@@ -254,6 +264,8 @@ mod tests {
                 durable_bytes: 0,
                 in_flight_bytes: 0,
                 verified_bytes: 0,
+                comparing_bytes: 0,
+                compared_bytes: 0,
                 elapsed: Duration::from_secs(3),
                 stalled_for: Duration::ZERO,
             },
@@ -296,6 +308,18 @@ mod tests {
     }
 
     #[test]
+    fn a_comparison_before_the_copy_is_seen_to_move() {
+        let mut reading = reading(0, 10 << 30);
+        reading.progress.comparing_bytes = 8 << 30;
+        reading.progress.compared_bytes = 2 << 30;
+        let line = bar_line(&reading, 100);
+        assert!(
+            line.ends_with("comparing both sides first, 25% of 8.00 GiB"),
+            "{line}"
+        );
+    }
+
+    #[test]
     fn a_hundred_percent_means_all() {
         assert_eq!(percent(999_999, 1_000_000), 99);
         assert_eq!(percent(10, 10), 100);
@@ -318,6 +342,7 @@ mod tests {
             r#"{"schema":1,"event":"progress","elapsed_s":3.0,"total_bytes":10,"data_bytes":1,"#
                 .to_owned()
                 + r#""zero_bytes":0,"skipped_bytes":0,"resumed_bytes":0,"durable_bytes":0,"verified_bytes":0,"#
+                + r#""comparing_bytes":0,"compared_bytes":0,"#
                 + r#""data_rate_bytes_per_s":536870912,"eta_s":75,"stalled_s":0.0}"#
         );
     }

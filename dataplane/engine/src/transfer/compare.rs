@@ -3,7 +3,7 @@
 //! A chunk that was copied as a whole is one digest. Of a chunk that was copied in part the whole grains are compared,
 //! and what is less than a grain, or was not hashed on its way, is read from the source once more.
 
-use super::{Cancel, service::TargetSession};
+use super::service::TargetSession;
 use crate::{
     EngineError, ExtentSet,
     digest::{CHUNK_BYTES, ChunkTable, ChunkView, Cv, Digest, GRAIN_BYTES, GRAINS_PER_CHUNK},
@@ -15,8 +15,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Chunks whose digests from the medium are asked for at once: 256 MiB are read in a second or so.
-const MEDIUM_CHUNKS_MAX: u64 = 64;
+/// Chunks whose digests from the medium are asked for at once: 64 MiB are read in a fraction of a second.
+const MEDIUM_CHUNKS_MAX: u64 = 16;
 /// Chunks whose stream digests are asked for at once: 4 GiB in 32 KiB of answer.
 const STREAM_CHUNKS_MAX: u64 = 1_024;
 
@@ -75,6 +75,7 @@ pub(super) struct Compared {
     pub(super) different: Vec<Range<u64>>,
     /// Digests of whole chunks, as the source had them.
     pub(super) digests: Vec<(u64, Digest)>,
+    bytes: u64,
 }
 
 impl Compared {
@@ -87,6 +88,7 @@ impl Compared {
     }
 
     fn note(&mut self, range: Range<u64>, equal: bool) {
+        self.bytes += range.end - range.start;
         if equal {
             self.equal.push(range);
         } else {
@@ -95,6 +97,9 @@ impl Compared {
     }
 }
 
+/// Is told the bytes that are compared.
+pub(super) type OnStep<'a> = dyn FnMut(u64) -> Result<(), EngineError> + 'a;
+
 /// A comparison of some ranges.
 pub(super) struct Comparison<'a> {
     pub(super) session: &'a mut dyn TargetSession,
@@ -102,8 +107,8 @@ pub(super) struct Comparison<'a> {
     pub(super) stream: bool,
     /// Where the source ends: the last chunk may be short.
     pub(super) source_bytes: u64,
-    /// Somebody may want it to stop.
-    pub(super) cancel: Option<&'a Cancel>,
+    /// Hears how many bytes are compared, and may end it.
+    pub(super) on_step: Option<&'a mut OnStep<'a>>,
 }
 
 impl Comparison<'_> {
@@ -118,6 +123,7 @@ impl Comparison<'_> {
     ) -> Result<Compared, EngineError> {
         let mut found = Compared::default();
         for range in ranges.iter() {
+            self.step(&found)?;
             let (front, chunks, back) = self.split(&range);
             if !front.is_empty() {
                 self.compare_part(front, claims, &mut found)?;
@@ -149,17 +155,11 @@ impl Comparison<'_> {
         Ok(found)
     }
 
-    fn go_on(&self) -> Result<(), EngineError> {
-        if !self.cancel.is_some_and(Cancel::is_cancelled) {
-            return Ok(());
+    fn step(&mut self, found: &Compared) -> Result<(), EngineError> {
+        match &mut self.on_step {
+            Some(on_step) => on_step(found.bytes),
+            None => Ok(()),
         }
-        let what = "interrupted while both sides were compared";
-        Err(EngineError::new(
-            ErrorKind::Cancelled,
-            Blame::Operator,
-            what,
-            "transfer",
-        ))
     }
 
     /// A part of a chunk, whole chunks by index, a part of another chunk. The chunk in which the source ends is whole
@@ -227,7 +227,7 @@ impl Comparison<'_> {
         claims: &mut dyn Claims,
         found: &mut Compared,
     ) -> Result<(), EngineError> {
-        self.go_on()?;
+        self.step(found)?;
         let theirs = self
             .session
             .hashes(self.range_of(chunks.clone()), CHUNK_BYTES)?;

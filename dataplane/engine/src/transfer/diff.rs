@@ -1,6 +1,11 @@
 //! `--checksum-diff`: finds out which chunks need not be sent, by digests of both sides.
 
-use super::{Cancel, Progress, reader::SourceReader, run::Job};
+use super::{
+    patience::Patience,
+    reader::SourceReader,
+    run::Job,
+    watcher::{Comparing, Watcher},
+};
 use crate::{
     EngineError, ExtentSet,
     digest::{CHUNK_BYTES, Digest},
@@ -9,18 +14,37 @@ use crate::{
 use std::{ops::Range, thread};
 
 /// Bytes both sides read at a time; while the target reads, so do we.
-const WINDOW_BYTES: u64 = 64 * CHUNK_BYTES;
+const WINDOW_BYTES: u64 = 16 * CHUNK_BYTES;
 
 impl Job<'_> {
-    /// Compares all that is still to be copied with the target as it is, and takes out what is equal.
+    /// Compares all that is still to be copied with the target as it is, and takes out what is equal. A lost connection
+    /// is made anew; what was found by then counts as long as the target is the same.
     ///
     /// # Errors
     /// When the target cannot be asked, or one of both sides cannot be read.
-    pub(super) fn find_equal(
+    pub(super) fn find_equal(&mut self, watcher: &mut Watcher<'_>) -> Result<(), EngineError> {
+        let mut patience = Patience::new(self.spec.reconnect_for);
+        let mut looked_at = ExtentSet::new();
+        while let Err(error) = self.look_for_equal(&mut looked_at, &mut patience, watcher) {
+            self.reconnect(error, &mut patience, watcher)?;
+            if self.equal.is_empty() {
+                // Nothing was equal, or the target is not what it was.
+                looked_at = ExtentSet::new();
+            }
+        }
+        Ok(())
+    }
+
+    fn look_for_equal(
         &mut self,
-        cancel: &Cancel,
-        observe: &mut dyn FnMut(&Progress),
+        looked_at: &mut ExtentSet,
+        patience: &mut Patience,
+        watcher: &mut Watcher<'_>,
     ) -> Result<(), EngineError> {
+        let remaining = self.book.ledger.remaining();
+        let comparing = Comparing::new(self.progress(), remaining.total_bytes());
+        let left = remaining.intersect(&looked_at.complement(self.source.size_bytes));
+        let mut compared = remaining.total_bytes() - left.total_bytes();
         let Some(session) = self
             .keeper
             .as_mut()
@@ -34,12 +58,8 @@ impl Job<'_> {
             );
         };
         let mut reader = SourceReader::open(&self.spec.source, &self.source.end)?;
-        let mut equal = Vec::new();
-        let remaining = self.book.ledger.remaining();
-        for window in windows(&remaining) {
-            if cancel.is_cancelled() {
-                break;
-            }
+        for window in windows(&left) {
+            comparing.step(compared, watcher)?;
             let (mine, theirs) = thread::scope(|scope| {
                 let mine = scope.spawn(|| digests(&mut reader, window.clone()));
                 let theirs = session.hashes(window.clone(), CHUNK_BYTES);
@@ -48,16 +68,14 @@ impl Job<'_> {
             let mine = mine.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             for ((piece, mine), theirs) in pieces(&window).zip(mine).zip(theirs?) {
                 if mine == theirs {
-                    equal.push(piece);
+                    self.equal.insert(piece);
                 }
             }
-            observe(&Progress {
-                total_bytes: remaining.total_bytes(),
-                ..Progress::default()
-            });
+            compared += window.end - window.start;
+            looked_at.insert(window);
+            patience.renew();
         }
         reader.end();
-        self.equal = ExtentSet::from_unsorted(equal);
         Ok(())
     }
 }

@@ -126,7 +126,7 @@ impl Keeper {
             session: session.as_mut(),
             stream: self.stream,
             source_bytes: self.source_bytes,
-            cancel: None,
+            on_step: None,
         };
         let mut compared = comparison.compare(&task.others, &mut claims)?;
         compared.equal.extend(task.same.iter());

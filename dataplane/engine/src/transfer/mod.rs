@@ -20,6 +20,7 @@ mod service;
 pub(crate) mod shared;
 mod stamp;
 mod trust;
+mod watcher;
 
 pub use resume::JournalSpec;
 pub use run::run;
@@ -168,6 +169,11 @@ pub struct Progress {
     pub in_flight_bytes: u64,
     /// Bytes whose digests were compared since, and are equal.
     pub verified_bytes: u64,
+    /// While both sides are compared before anything moves (a resume, a reconnect, checksum-diff): how much of both.
+    /// 0 at all other times.
+    pub comparing_bytes: u64,
+    /// How much of `comparing_bytes` is done.
+    pub compared_bytes: u64,
     /// Since the transfer began to move.
     pub elapsed: Duration,
     /// Since the last acknowledged byte.

@@ -1,12 +1,12 @@
 //! The journal of a transfer: written while it runs, believed as far as the target proves it.
 
 use super::{
-    Cancel,
     compare::{Claims, Comparison, ReadSource},
     ends::Opened,
     reader::SourceReader,
     run::Job,
     service::{TargetFacts, local::boot_id},
+    watcher::{Comparing, Watcher},
 };
 use crate::{
     EngineError, ExtentSet,
@@ -67,7 +67,7 @@ impl Claims for WrittenClaims<'_> {
 
 impl Job<'_> {
     /// Opens or creates the journal and takes over what it proves.
-    pub(super) fn open_journal(&mut self, cancel: &Cancel) -> Result<(), EngineError> {
+    pub(super) fn open_journal(&mut self, watcher: &mut Watcher<'_>) -> Result<(), EngineError> {
         let Some(spec) = &self.spec.journal else {
             return Ok(());
         };
@@ -81,7 +81,7 @@ impl Job<'_> {
         };
         self.keeper_mut().journal = Some(journal);
         match replayed {
-            Some(replayed) => self.take_over(&present, replayed, cancel)?,
+            Some(replayed) => self.take_over(&present, replayed, watcher)?,
             None if spec.resume => {
                 self.warn_once("there is no journal to resume from: the copy begins now");
             }
@@ -94,7 +94,7 @@ impl Job<'_> {
         &mut self,
         present: &Present,
         replayed: Replayed,
-        cancel: &Cancel,
+        watcher: &mut Watcher<'_>,
     ) -> Result<(), EngineError> {
         if self.target.is_new {
             // It may have the inode of the one before.
@@ -130,7 +130,7 @@ impl Job<'_> {
             }
             Binding::TrustAfterHashes { why } => {
                 self.warn_once(&format!("{why}: what is durable was compared first"));
-                self.take_over_compared(replayed, cancel)
+                self.take_over_compared(replayed, watcher)
             }
             Binding::StartOver { why } => {
                 self.warn_once(&format!("{why}: the copy began again"));
@@ -157,10 +157,10 @@ impl Job<'_> {
     fn take_over_compared(
         &mut self,
         replayed: Replayed,
-        cancel: &Cancel,
+        watcher: &mut Watcher<'_>,
     ) -> Result<(), EngineError> {
         let (equal, different) =
-            self.compare_durable(&replayed.durable, &replayed.digests, cancel)?;
+            self.compare_durable(&replayed.durable, &replayed.digests, watcher)?;
         self.book.restore(&equal, &equal);
         let keeper = self.keeper_mut();
         keeper.digests = replayed.digests;
@@ -175,7 +175,7 @@ impl Job<'_> {
     }
 
     /// After a reconnect to a target that was restarted: what is durable counts when it is there.
-    pub(super) fn look_again(&mut self, cancel: &Cancel) -> Result<(), EngineError> {
+    pub(super) fn look_again(&mut self, watcher: &mut Watcher<'_>) -> Result<(), EngineError> {
         // Zeroes that were skipped were believed of the target as it was.
         self.zeroes_hold = false;
         let durable = self.book.ledger.durable().clone();
@@ -183,7 +183,7 @@ impl Job<'_> {
             return Ok(());
         }
         let digests = std::mem::take(&mut self.keeper_mut().digests);
-        let compared = self.compare_durable(&durable, &digests, cancel);
+        let compared = self.compare_durable(&durable, &digests, watcher);
         self.keeper_mut().digests = digests;
         let (_, different) = compared?;
         self.equal = ExtentSet::new();
@@ -200,9 +200,11 @@ impl Job<'_> {
         &mut self,
         durable: &ExtentSet,
         digests: &DigestMap,
-        cancel: &Cancel,
+        watcher: &mut Watcher<'_>,
     ) -> Result<(ExtentSet, ExtentSet), EngineError> {
         let source_bytes = self.source.size_bytes;
+        let comparing = Comparing::new(self.progress(), durable.total_bytes());
+        let mut on_step = |compared| comparing.step(compared, watcher);
         let mut reader = SourceReader::open(&self.spec.source, &self.source.end)?;
         let Some(session) = self
             .keeper
@@ -215,7 +217,7 @@ impl Job<'_> {
             session: session.as_mut(),
             stream: false,
             source_bytes,
-            cancel: Some(cancel),
+            on_step: Some(&mut on_step),
         };
         let mut read = |offset: u64, buf: &mut [u8]| reader.read(offset, buf);
         let mut claims = WrittenClaims {

@@ -10,6 +10,7 @@ use super::{
     plan::ranges_of,
     shared::{Ack, AckKind},
     stamp::Stamp,
+    watcher::Watcher,
 };
 use crate::{
     Endpoint, Engine, EngineError, ExtentSet,
@@ -34,7 +35,8 @@ fn cpu_seconds() -> f64 {
     (seconds(usage.user_time()) + seconds(usage.system_time())).as_secs_f64()
 }
 
-/// Runs a transfer to its end on the calling thread. `observe` is called at least 4 times a second.
+/// Runs a transfer to its end on the calling thread. `observe` is called at least 4 times a second while bytes move,
+/// and after each 64 MiB while both sides are compared before that.
 ///
 /// A lost connection is made anew for as long as the transfer's patience lasts; the copy then goes on behind what
 /// was durable. Everything else ends it.
@@ -49,9 +51,10 @@ pub fn run(
 ) -> Result<TransferReport, EngineError> {
     let mut job = Job::open(engine, spec)?;
     job.choose_integrity()?;
-    job.open_journal(cancel)?;
+    let mut watcher = Watcher { cancel, observe };
+    job.open_journal(&mut watcher)?;
     if spec.checksum_diff {
-        job.find_equal(cancel, observe)?;
+        job.find_equal(&mut watcher)?;
     }
     job.run(cancel, observe)?;
     job.source_is_unchanged()?;
@@ -156,27 +159,42 @@ impl<'a> Job<'a> {
         let mut patience = Patience::new(self.spec.reconnect_for);
         loop {
             let durable_before = self.book.ledger.durable().total_bytes();
-            let Err(mut error) = Attempt::run(self, cancel, observe) else {
+            let Err(error) = Attempt::run(self, cancel, observe) else {
                 return Ok(());
             };
             self.book.attempt_failed();
             if self.book.ledger.durable().total_bytes() > durable_before {
                 patience.renew();
             }
-            loop {
-                if !error.kind.may_pass() || cancel.is_cancelled() || !self.may_connect_anew() {
-                    return Err(error);
-                }
-                if !self.wait(&mut patience, cancel, observe) {
-                    return Err(given_up(error, &patience));
-                }
-                match self.open_anew(cancel) {
-                    Ok(()) => break,
-                    Err(next) => error = next,
-                }
-            }
-            self.reconnects += 1;
+            self.reconnect(error, &mut patience, &mut Watcher { cancel, observe })?;
         }
+    }
+
+    /// Connects anew as often as the patience allows.
+    ///
+    /// # Errors
+    /// `error`, or the last one that followed it, when there is no point in going on.
+    pub(super) fn reconnect(
+        &mut self,
+        mut error: EngineError,
+        patience: &mut Patience,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<(), EngineError> {
+        loop {
+            let is_over = watcher.cancel.is_cancelled() || !self.may_connect_anew();
+            if is_over || !error.kind.may_pass() {
+                return Err(error);
+            }
+            if !self.wait(patience, watcher.cancel, watcher.observe) {
+                return Err(given_up(error, patience));
+            }
+            match self.open_anew(watcher) {
+                Ok(()) => break,
+                Err(next) => error = next,
+            }
+        }
+        self.reconnects += 1;
+        Ok(())
     }
 
     /// Books what the target has already; what is left to be sent.
@@ -232,7 +250,7 @@ impl<'a> Job<'a> {
     }
 
     /// Opens the far ends once more, and refuses what is not the same any more.
-    fn open_anew(&mut self, cancel: &Cancel) -> Result<(), EngineError> {
+    fn open_anew(&mut self, watcher: &mut Watcher<'_>) -> Result<(), EngineError> {
         let size = self.source.size_bytes;
         self.source.reopen(&self.spec.source)?;
         if matches!(self.spec.source, Endpoint::Nbd(_)) && !self.book.ledger.durable().is_empty() {
@@ -253,7 +271,7 @@ impl<'a> Job<'a> {
         }
         if let Endpoint::Nbd(endpoint) = &self.spec.target {
             self.target = ends::open_nbd_target(self.spec, endpoint, size)?;
-            self.meet_target_again(cancel)?;
+            self.meet_target_again(watcher)?;
         }
         Ok(())
     }
@@ -271,6 +289,8 @@ impl<'a> Job<'a> {
             void_bytes: self.book.void_bytes(),
             durable_bytes: self.book.ledger.durable().total_bytes(),
             verified_bytes: self.book.ledger.verified_ranges().total_bytes(),
+            comparing_bytes: 0,
+            compared_bytes: 0,
             in_flight_bytes: self.in_flight_bytes,
             elapsed: now - self.begun,
             stalled_for: Duration::ZERO,

@@ -1,11 +1,12 @@
 //! How a transfer gets to know its target, and what it compares.
 
 use super::{
-    Cancel, Integrity,
+    Integrity,
     ends::Opened,
     keeper::Keeper,
     run::Job,
     service::{TargetFacts, TargetSession, VerifiedBy, local::LocalTarget, readback::Readback},
+    watcher::Watcher,
 };
 use crate::{
     Endpoint, EngineError, ExtentSet,
@@ -205,7 +206,10 @@ impl Job<'_> {
     }
 
     /// After a reconnect: is what was durable still there?
-    pub(super) fn meet_target_again(&mut self, cancel: &Cancel) -> Result<(), EngineError> {
+    pub(super) fn meet_target_again(
+        &mut self,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<(), EngineError> {
         let session = self.meet_target()?;
         let is_stranger = session.is_none();
         let session = match (session, self.integrity) {
@@ -217,7 +221,7 @@ impl Job<'_> {
             self.start_over()?;
         } else if self.must_look_again {
             // Until this has succeeded every reconnect comes here again.
-            self.look_again(cancel)?;
+            self.look_again(watcher)?;
             let present = self.present()?;
             self.note_session(&present)?;
             self.must_look_again = false;

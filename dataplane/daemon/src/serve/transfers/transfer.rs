@@ -240,6 +240,8 @@ fn convert(progress: &Progress) -> TransferProgress {
         void_bytes: progress.void_bytes,
         durable_bytes: progress.durable_bytes,
         verified_bytes: progress.verified_bytes,
+        comparing_bytes: progress.comparing_bytes,
+        compared_bytes: progress.compared_bytes,
         in_flight_bytes: progress.in_flight_bytes,
         elapsed_ms: ms(progress.elapsed),
         stalled_ms: ms(progress.stalled_for),
