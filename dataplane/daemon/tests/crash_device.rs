@@ -6,7 +6,7 @@ mod crash;
 mod server;
 
 use crash::disks::can_make_devices;
-use crash::plan::campaign;
+use crash::plan::{Plan, campaign};
 use crash::{Rig, number};
 
 /// Lets `crash` happen at the point of each seed; it tells what was durable then.
@@ -67,6 +67,27 @@ fn a_network_that_was_cut_is_connected_again() {
         rig.check_end(&mark, &result);
         mark.durable_bytes
     });
+}
+
+#[test]
+fn a_bit_that_was_turned_on_the_way_costs_a_connection_and_nothing_else() {
+    let point = |rig: Rig| {
+        let copy = rig.copy_up_to_the_point(&["--reconnect-timeout", "60"]);
+        let mark = rig.mark();
+        rig.link.damage();
+        rig.link.release();
+        let result = copy.wait().done().object();
+        assert!(number(&result, "reconnects") > 0, "{result}");
+        rig.check_end(&mark, &result);
+        mark.durable_bytes
+    };
+    if can_make_devices() {
+        // Held, so that something is still to come.
+        campaign("bit turned", |plan| {
+            let holds = true;
+            Rig::new(Plan { holds, ..plan }).map(point)
+        });
+    }
 }
 
 #[test]

@@ -256,6 +256,27 @@ pub enum TlsError {
 }
 
 impl TlsError {
+    /// Bytes of an established connection were not what was sent, or so it seems to one of both sides: TCP's checksum
+    /// lets one of some ten thousand damaged segments pass, and what makes them makes many. A new connection begins
+    /// with right ones.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::BadRecordMac
+            | Self::UnexpectedRecord { .. }
+            | Self::BadRecordVersion { .. }
+            | Self::RecordOverflow { .. }
+            | Self::RecordTooShort { .. } => true,
+            Self::AlertReceived { alert } => [
+                Alert::BAD_RECORD_MAC,
+                Alert::RECORD_OVERFLOW,
+                Alert::UNEXPECTED_MESSAGE,
+            ]
+            .contains(alert),
+            _ => false,
+        }
+    }
+
     /// Whose turn it is.
     pub fn blame(&self) -> Blame {
         match self {
@@ -403,6 +424,25 @@ mod tests {
     #[test]
     fn an_error_stays_small_enough_to_return_per_record() {
         assert!(size_of::<TlsError>() <= 56, "{}", size_of::<TlsError>());
+    }
+
+    #[test]
+    fn only_what_anybody_on_the_way_can_cause_is_damage() {
+        let alert = |alert| TlsError::AlertReceived { alert };
+        let damage = [
+            TlsError::BadRecordMac,
+            TlsError::RecordTooShort { len_bytes: 3 },
+            alert(Alert::BAD_RECORD_MAC),
+        ];
+        assert!(damage.iter().all(TlsError::is_damage));
+        let others = [
+            TlsError::MissingContentType,
+            TlsError::TooManyKeyUpdates,
+            TlsError::PeerCertificateMissing,
+            alert(Alert::CERTIFICATE_EXPIRED),
+            alert(Alert::INTERNAL_ERROR),
+        ];
+        assert!(!others.iter().any(TlsError::is_damage));
     }
 
     #[test]

@@ -47,6 +47,8 @@ struct State {
     holds: bool,
     tripped: bool,
     ended: bool,
+    /// A bit of what passes next is turned.
+    damages: bool,
 }
 
 impl Default for State {
@@ -61,6 +63,7 @@ impl Default for State {
             holds: false,
             tripped: false,
             ended: false,
+            damages: false,
         }
     }
 }
@@ -171,6 +174,11 @@ impl Link {
         self.shared.changed.notify_all();
     }
 
+    /// Turns one bit of what goes to the target next, as a network card does whose checksum fits all the same.
+    pub fn damage(&self) {
+        self.shared.lock().damages = true;
+    }
+
     /// Bytes of `mk-data/1` so far, both ways.
     pub fn asked_bytes(&self) -> u64 {
         self.shared.lock().asked_bytes
@@ -226,6 +234,9 @@ impl Shared {
             }
             is_first = false;
             let asks = asks.load(Ordering::Relaxed);
+            if len > 0 && !asks && std::mem::take(&mut self.lock().damages) {
+                bytes[len / 2] ^= 1;
+            }
             if len == 0 || !self.carry_up(&mut to, &bytes[..len], cuts, asks) {
                 break;
             }

@@ -240,6 +240,11 @@ impl Mover {
                 Blame::Peer,
                 "report it to the maker of the peer",
             ),
+            LaneFault::Tls(error) if error.is_damage() => (
+                ErrorKind::ConnectionLost,
+                Blame::Environment,
+                "bytes were changed on their way: look for a faulty network card, switch or cable",
+            ),
             LaneFault::Tls(_) => (
                 ErrorKind::Tls,
                 Blame::Peer,

@@ -260,7 +260,8 @@ pub static TABLE: [Tunable; TABLE_LEN] = [
         default: 0,
         zero: Some("unlimited"),
         applies: Applies::Live,
-        effect: "Data rate of all transfers together. Zeroes and skipped ranges do not count.",
+        effect: "Data rate of all transfers together. Zeroes count when they had to be read; those of \
+                 the source's map and skipped ranges do not.",
         min_reason: "slower than this, requests run into their deadlines",
         max_reason: "no link is faster; use 0 for no limit",
         ..ROW
