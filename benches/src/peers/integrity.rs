@@ -11,11 +11,11 @@ use std::{fmt::Write as _, fs, path::Path};
 /// What is compared, as the command line calls it.
 const KINDS: [&str; 3] = ["none", "stream", "media"];
 
-/// Runs the rounds and gives the table; `Err` when this machine has no loop devices.
-pub(crate) fn measure(binary: &Path, bytes: u64, rounds: usize) -> Result<String> {
+/// Runs the rounds with everything in `folder` and gives the table; `Err` when this machine has no loop devices.
+pub(crate) fn measure(binary: &Path, folder: &Path, bytes: u64, rounds: usize) -> Result<String> {
     let dir = tempfile::Builder::new()
         .prefix("mk-peers-")
-        .tempdir_in("/dev/shm")?;
+        .tempdir_in(folder)?;
     let at = |name: &str| dir.path().join(name);
     make_source(&at("source"), bytes)?;
     make_certificates(binary, &at("pki"))?;
@@ -24,7 +24,7 @@ pub(crate) fn measure(binary: &Path, bytes: u64, rounds: usize) -> Result<String
     let device = Loop::attach(&at("target.img"))?;
     let (pki, source) = (at("pki"), at("source"));
     let ours = Ours::start(binary, &pki, &at("control"), device.path())?;
-    // First touch of the target's memory.
+    // First touch of what is behind the target.
     ours.run(&source, KINDS[0])?;
     let mut runs: [Vec<Run>; 3] = Default::default();
     for round in 0..rounds {

@@ -49,6 +49,9 @@ struct Args {
     /// What comparing costs: our own copies with each kind of integrity, no peer
     #[arg(long)]
     integrity: bool,
+    /// With --integrity: a folder on a disk for source and target [default: memory, where the CPUs are the limit]
+    #[arg(long, requires = "integrity")]
+    on: Option<PathBuf>,
     /// Write the figures as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -71,7 +74,9 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode> {
     let binary = ours::find_binary(args.binary.as_deref())?;
     if args.integrity {
-        let table = integrity::measure(&binary, args.mib << 20, args.rounds)?;
+        let memory = || Path::new("/dev/shm");
+        let folder = args.on.as_deref().unwrap_or_else(memory);
+        let table = integrity::measure(&binary, folder, args.mib << 20, args.rounds)?;
         println!("{}\n{table}", machine::describe(&binary)?.line());
         return Ok(ExitCode::SUCCESS);
     }
