@@ -2,10 +2,10 @@
 
 use crate::{
     ours::{Ours, make_certificates},
-    process::Run,
     rounds::{Loop, make_source},
 };
 use anyhow::Result;
+use benches::process::Run;
 use std::{fmt::Write as _, fs, path::Path};
 
 /// What is compared, as the command line calls it.

@@ -11,12 +11,11 @@
 )]
 
 mod integrity;
-mod machine;
 mod ours;
 mod peer;
-mod process;
 mod rounds;
 mod table;
+mod versions;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -26,6 +25,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
+use versions::Versions;
 
 /// Ratio below which the gate fails.
 const GATE_RATIO: f64 = 1.2;
@@ -77,7 +77,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         let memory = || Path::new("/dev/shm");
         let folder = args.on.as_deref().unwrap_or_else(memory);
         let table = integrity::measure(&binary, folder, args.mib << 20, args.rounds)?;
-        println!("{}\n{table}", machine::describe(&binary)?.line());
+        println!("{}\n{table}", Versions::of(&binary)?.line());
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(missing) = peer::missing_tool() {
@@ -106,10 +106,10 @@ fn run(args: &Args) -> Result<ExitCode> {
             rounds::Outcome::Impossible(reason) => eprintln!("SKIP: {scenario}: {reason}"),
         }
     }
-    let machine = machine::describe(&plan.binary)?;
-    println!("{}", table::render(&machine, &results));
+    let versions = Versions::of(&plan.binary)?;
+    println!("{}", table::render(&versions, &results));
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&table::document(&machine, &plan, &results))?;
+        let text = serde_json::to_string_pretty(&table::document(&versions, &plan, &results))?;
         std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     }
     Ok(ExitCode::SUCCESS)
@@ -128,7 +128,7 @@ fn gate(binary: &Path) -> Result<ExitCode> {
             anyhow::bail!("the null scenario needs nothing that could be missing");
         };
         let ratio = result.best_ratio();
-        println!("{}", table::render(&machine::describe(binary)?, &[result]));
+        println!("{}", table::render(&Versions::of(binary)?, &[result]));
         println!(
             "gate: {ratio:.2} x the peer (best of {rounds} pairs), at least {GATE_RATIO} wanted"
         );

@@ -1,7 +1,7 @@
 //! Our side: serve and copy.
 
-use crate::process::{Run, Server, timed};
 use anyhow::{Context, Result, bail};
+use benches::process::{Run, Server, timed};
 use std::{
     path::{Path, PathBuf},
     process::Command,

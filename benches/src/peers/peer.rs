@@ -1,7 +1,7 @@
 //! The peer: nbdcopy -> nbdkit over TLS with certificates.
 
-use crate::process::{Run, Server, timed};
 use anyhow::{Context, Result};
+use benches::process::{Run, Server, timed};
 use std::{
     net::TcpListener,
     path::Path,

@@ -3,9 +3,9 @@
 use crate::{
     ours::{Ours, make_certificates},
     peer::{Peer, Settings},
-    process::Run,
 };
 use anyhow::{Context, Result, bail};
+use benches::process::Run;
 use std::{
     fmt, fs,
     io::{Read, Write},

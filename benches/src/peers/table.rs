@@ -1,33 +1,15 @@
 //! The figures as a table and as JSON.
 
 use crate::{
-    machine::Machine,
-    process::Run,
     rounds::{Measured, Plan},
+    versions::Versions,
+};
+use benches::{
+    process::Run,
+    spread::{GIB, Spread},
 };
 use serde_json::{Value, json};
 use std::fmt::Write;
-
-const GIB: f64 = (1_u64 << 30) as f64;
-
-/// Least, middle and greatest.
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
-fn spread(mut values: Vec<f64>) -> Spread {
-    values.sort_by(f64::total_cmp);
-    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-    let last = values.len().saturating_sub(1);
-    let median = f64::midpoint(at(last / 2), at(values.len() / 2));
-    Spread {
-        min: at(0),
-        median,
-        max: at(last),
-    }
-}
 
 /// Figures of one side.
 struct Side {
@@ -39,35 +21,17 @@ struct Side {
 fn side(bytes: u64, runs: &[Run]) -> Side {
     let gib = bytes as f64 / GIB;
     Side {
-        rate: spread(runs.iter().map(|run| gib / run.seconds).collect()),
-        sender: spread(runs.iter().map(|run| run.sender_cpu / gib).collect()).median,
-        target: spread(runs.iter().map(|run| run.target_cpu / gib).collect()).median,
+        rate: Spread::of(runs.iter().map(|run| gib / run.seconds)),
+        sender: Spread::of(runs.iter().map(|run| run.sender_cpu / gib)).median,
+        target: Spread::of(runs.iter().map(|run| run.target_cpu / gib)).median,
     }
 }
 
 /// The table for people.
-pub(crate) fn render(machine: &Machine, results: &[Measured]) -> String {
+pub(crate) fn render(versions: &Versions, results: &[Measured]) -> String {
     let mut text = String::new();
-    let Machine {
-        cpu,
-        cpus,
-        kernel,
-        ours,
-        tier,
-        nbdkit,
-        nbdcopy,
-        commit,
-        load_before,
-        ..
-    } = machine;
-    let _infallible = writeln!(
-        text,
-        "{cpu}, {cpus} CPUs, Linux {kernel}, load {load_before}"
-    );
-    let _infallible = writeln!(
-        text,
-        "{ours} ({commit}, tier {tier}); {nbdkit}; {nbdcopy}\n"
-    );
+    let (nbdkit, nbdcopy) = (&versions.nbdkit, &versions.nbdcopy);
+    let _infallible = writeln!(text, "{}; {nbdkit}; {nbdcopy}\n", versions.line());
     let _infallible = writeln!(
         text,
         "{:<30} {:<9} {:>22} {:>8} {:>12} {:>12}",
@@ -110,7 +74,7 @@ fn side_json(bytes: u64, runs: &[Run]) -> Value {
 }
 
 /// The figures for programs.
-pub(crate) fn document(machine: &Machine, plan: &Plan, results: &[Measured]) -> Value {
+pub(crate) fn document(versions: &Versions, plan: &Plan, results: &[Measured]) -> Value {
     let scenarios: Vec<Value> = results
         .iter()
         .map(|result| {
@@ -128,7 +92,7 @@ pub(crate) fn document(machine: &Machine, plan: &Plan, results: &[Measured]) -> 
         .collect();
     json!({
         "schema": 1,
-        "machine": machine,
+        "machine": versions,
         "bytes_per_run": plan.bytes,
         "rounds": plan.rounds,
         "scenarios": scenarios,

@@ -16,14 +16,17 @@ use std::{
 
 /// What one run cost.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Run {
+pub struct Run {
+    /// From its start to its end.
     pub seconds: f64,
+    /// CPU seconds of the sender.
     pub sender_cpu: f64,
+    /// CPU seconds of the server meanwhile.
     pub target_cpu: f64,
 }
 
 /// A server in the background; ends with the value.
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
     // Kept open: a server that writes more lines must not find a closed pipe.
     _stdout: Option<BufReader<std::process::ChildStdout>>,
@@ -31,7 +34,10 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a server and waits for a line that `ready` accepts.
-    pub(crate) fn start_until(
+    ///
+    /// # Errors
+    /// When it cannot be started, or ends before it says so.
+    pub fn start_until(
         mut command: Command,
         ready: impl Fn(&str) -> bool,
     ) -> Result<(Self, String)> {
@@ -64,15 +70,18 @@ impl Server {
     }
 
     /// Takes over a child that is ready already.
-    pub(crate) fn adopt(child: Child) -> Self {
+    pub fn adopt(child: Child) -> Self {
         Self {
             child,
             _stdout: None,
         }
     }
 
-    /// An error when it ended.
-    pub(crate) fn still_runs(&mut self) -> Result<()> {
+    /// Looks whether it is still there.
+    ///
+    /// # Errors
+    /// When it ended.
+    pub fn still_runs(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("the server ended: {status}"),
@@ -80,7 +89,10 @@ impl Server {
     }
 
     /// CPU seconds so far.
-    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+    ///
+    /// # Errors
+    /// When `/proc` does not tell.
+    pub fn cpu_seconds(&self) -> Result<f64> {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = std::fs::read_to_string(&path).context(path)?;
         // Fields 14 and 15 (proc(5)), counted behind the name in parentheses; the kernel's unit is 1/100 s.
@@ -111,7 +123,10 @@ fn children_cpu() -> Result<f64> {
 }
 
 /// Runs a sender to its end against a server.
-pub(crate) fn timed(command: &mut Command, server: &Server) -> Result<Run> {
+///
+/// # Errors
+/// When it cannot be started, or fails.
+pub fn timed(command: &mut Command, server: &Server) -> Result<Run> {
     let name = format!("{command:?}");
     let (target_before, sender_before) = (server.cpu_seconds()?, children_cpu()?);
     let begun = Instant::now();
