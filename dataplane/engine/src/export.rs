@@ -12,13 +12,15 @@ pub use medium::{
 pub(crate) use stream::Leaves;
 pub use stream::StreamChunk;
 pub use watch::StreamUser;
-pub(crate) use watch::{ConnectionWrites, DeviceWatch};
+pub(crate) use watch::{ConnectionSyncs, ConnectionWrites, DeviceWatch};
 
 use crate::{
     EngineError,
     error::{Blame, ErrorKind},
     gate::Gate,
+    limits::FLUSH_SECONDS_MAX,
     stats::{ExportCounters, ExportStats, add},
+    syncs::Mark,
 };
 use std::{
     sync::{
@@ -60,9 +62,8 @@ pub struct Export {
     spec: ExportSpec,
     pub(crate) gate: Gate,
     pub(crate) counters: ExportCounters,
-    /// Grows with every failed flush. After the first one nobody ever gets a good answer to FLUSH again, until the export
-    /// is made anew.
-    flush_epoch: AtomicU64,
+    /// Syncs of the device that had failed before the export was made: they took nothing that was written through it.
+    failures_before: u64,
     /// The device answered that it cannot do this way of zeroing.
     pub(crate) punch_unsupported: AtomicBool,
     pub(crate) range_unsupported: AtomicBool,
@@ -85,13 +86,14 @@ impl Export {
     /// Makes an export; it is reachable as soon as the door knows it.
     #[must_use]
     pub fn new(spec: ExportSpec) -> Arc<Self> {
+        let watch = DeviceWatch::of(&spec.store);
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            watch: DeviceWatch::of(&spec.store),
+            failures_before: watch.syncs.failures(),
+            watch,
             spec,
             gate: Gate::default(),
             counters: ExportCounters::default(),
-            flush_epoch: AtomicU64::new(0),
             punch_unsupported: AtomicBool::new(false),
             range_unsupported: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -256,34 +258,41 @@ impl Export {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Grows with every failed flush: what was written and not flushed before is void then.
+    /// Grows with every failed flush or synchronous write of the device, also through another of its exports: what was
+    /// written and not flushed before is void then.
     #[must_use]
     pub fn flush_epoch(&self) -> u64 {
-        self.flush_epoch.load(Ordering::Acquire)
+        self.watch
+            .syncs
+            .failures()
+            .saturating_sub(self.failures_before)
     }
 
-    /// A flush failed. What it should have saved is lost, and no later flush says otherwise.
+    /// A flush failed. What it should have saved is lost, and no later flush says otherwise: nobody ever gets a good
+    /// answer to FLUSH again, until the export is made anew.
+    ///
+    /// The kernel has dropped what it could not write, and a later flush would "succeed" without it. Which export the
+    /// failed one went through says nothing: two may share an opened file, and below two opened files is one cache.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.flush_epoch.load(Ordering::Acquire) != 0
+        self.flush_epoch() != 0
     }
 
-    /// Records the outcome of a flush. After a failure the kernel has dropped what it could not write, and a later flush
-    /// would "succeed" without it: so everything since the last good flush is void, for those who are connected and for
-    /// those who come and would take the writes of the others for durable.
-    pub(crate) fn flush_ended(&self, succeeded: bool) {
-        if succeeded {
-            add(&self.counters.flushes, 1);
-        } else {
-            self.flush_epoch.fetch_add(1, Ordering::AcqRel);
-            add(&self.counters.flush_failures, 1);
+    /// A sync of the device ended well just now: whether what it did is durable. `None` as long as another one that it
+    /// overlapped is under way, which may have been told of the loss in its place.
+    pub(crate) fn is_durable(&self, since: Mark) -> Option<bool> {
+        if self.has_failed() {
+            return Some(false);
         }
+        // Once more behind it: what was waited for may have failed.
+        self.watch.syncs.is_past(since).then(|| !self.has_failed())
     }
 
     /// Flushes off the shards, for the control socket and for draining. A failure is not retried.
     ///
     /// # Errors
-    /// The device's error; from then on everybody is told EIO on FLUSH.
+    /// The device's error; from then on everybody is told EIO on FLUSH. The failure of another flush or synchronous
+    /// write that was under way at the same time.
     pub fn flush_blocking(&self) -> Result<(), EngineError> {
         let Store::Device(file) = &self.spec.store else {
             return Ok(());
@@ -291,29 +300,51 @@ impl Export {
         if self.has_failed() {
             return Err(self.failed_before());
         }
-        let flushed = file.flush_blocking();
-        self.flush_ended(flushed.is_ok());
-        flushed.map_err(|cause| {
-            EngineError::new(
-                ErrorKind::TargetIo,
-                Blame::Environment,
-                "flush failed; writes since the last good flush are void",
-                format!("export {}", self.name()),
-            )
-            .remedy("check the device and the kernel log, then copy again what was not durable")
-            .cause(cause)
-        })?;
+        let syncs = &self.watch.syncs;
+        let half = syncs.begin();
+        match file.flush_blocking() {
+            Ok(()) => syncs.end(half),
+            Err(cause) => {
+                add(&self.counters.flush_failures, 1);
+                syncs.fail(half);
+                return Err(self.flush_failed().cause(cause));
+            }
+        }
+        if !syncs.wait(syncs.mark(), Duration::from_secs(FLUSH_SECONDS_MAX)) {
+            return Err(self.flush_in_doubt());
+        }
         if self.has_failed() {
             return Err(self.failed_before());
         }
+        add(&self.counters.flushes, 1);
         Ok(())
+    }
+
+    fn flush_failed(&self) -> EngineError {
+        EngineError::new(
+            ErrorKind::TargetIo,
+            Blame::Environment,
+            "flush failed; writes since the last good flush are void",
+            format!("export {}", self.name()),
+        )
+        .remedy("check the device and the kernel log, then copy again what was not durable")
+    }
+
+    fn flush_in_doubt(&self) -> EngineError {
+        EngineError::new(
+            ErrorKind::TargetIo,
+            Blame::Environment,
+            "another flush or synchronous write hangs in the device; this one proves nothing before it ends",
+            format!("export {}", self.name()),
+        )
+        .remedy("check the device and the kernel log")
     }
 
     fn failed_before(&self) -> EngineError {
         EngineError::new(
             ErrorKind::TargetIo,
             Blame::Environment,
-            "another flush failed before; writes since the last good flush are void",
+            "another flush or synchronous write failed; writes since the last good flush are void",
             format!("export {}", self.name()),
         )
         .remedy("copy again what was not durable, to an export that was opened anew")
@@ -321,41 +352,4 @@ impl Export {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn null() -> Arc<Export> {
-        Export::new(ExportSpec {
-            name: "n".into(),
-            store: Store::Null {
-                size_bytes: 1 << 20,
-            },
-            read_only: false,
-            scratch: true,
-        })
-    }
-
-    #[test]
-    fn waiting_for_idle_sees_the_last_connection_go() {
-        let export = null();
-        export.enter();
-        assert!(!export.wait_idle(Duration::ZERO));
-        let other = Arc::clone(&export);
-        let thread = std::thread::spawn(move || other.leave());
-        assert!(export.wait_idle(Duration::from_secs(30)));
-        thread.join().expect("the thread ends");
-        assert!(export.wait_idle(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_failed_flush_ends_an_epoch() {
-        let export = null();
-        export.flush_ended(true);
-        assert!(!export.has_failed());
-        export.flush_ended(false);
-        assert!(export.has_failed());
-        export.flush_ended(true);
-        assert!(export.has_failed(), "a good one afterwards means nothing");
-        assert_eq!(export.stats().flush_failures, 1);
-    }
-}
+mod tests;

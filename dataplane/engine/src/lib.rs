@@ -30,6 +30,7 @@ mod shard;
 mod sim;
 mod slots;
 pub mod stats;
+mod syncs;
 pub mod transfer;
 pub mod tunables;
 mod zero;

@@ -1,6 +1,6 @@
 //! Device operations the queue had no room for. A full queue is weather: they go out on a later turn.
 
-use crate::ctx::{Ctx, Hold};
+use crate::ctx::{Ctx, Hold, Tag};
 use std::collections::VecDeque;
 use sys::{Backend, Op, Token};
 
@@ -48,9 +48,10 @@ impl Parked {
         started
     }
 
-    /// Forgets them all; their leases go back.
-    pub(crate) fn abandon(&mut self, hold: &mut Hold) {
-        for (op, _) in self.0.drain(..) {
+    /// Forgets them all; `each` hears of them, and their leases go back.
+    pub(crate) fn abandon(&mut self, hold: &mut Hold, mut each: impl FnMut(&Op, Tag)) {
+        for (op, token) in self.0.drain(..) {
+            each(&op, Tag::from(token));
             if let Op::Read { lease, .. } = op {
                 hold.give(lease);
             }

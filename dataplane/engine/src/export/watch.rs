@@ -1,14 +1,19 @@
 //! What is known of the writes to one device, whichever export they come through.
 //!
 //! Two exports may share a device (one that may be written and one that may not, or an old one and the one that
-//! replaces it). A digest must be wrong for none of them, so they share this.
+//! replaces it). A digest must be wrong for none of them, and what one of them lost the others lost too, so they share
+//! this.
 
 use super::{
     Export,
     busy::RangeUse,
     stream::{Leaves, Stream, StreamChunk, Ticket, WriteId},
 };
-use crate::{export::Store, limits::SERVER_REQUESTS_PER_LANE_MAX};
+use crate::{
+    export::Store,
+    limits::SERVER_REQUESTS_PER_LANE_MAX,
+    syncs::{Half, Syncs},
+};
 use std::{
     ops::Range,
     sync::{
@@ -32,11 +37,12 @@ static COLLECTOR: OnceLock<Thread> = OnceLock::new();
 /// How often it looks by itself: a generation that waits for old writes is trusted that soon after the last of them.
 const COLLECT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Writes to one device.
+/// Writes to one device, and what makes them durable.
 #[derive(Debug)]
 pub(crate) struct DeviceWatch {
     pub(crate) writes: RangeUse,
     pub(crate) stream: Stream,
+    pub(crate) syncs: Syncs,
 }
 
 impl DeviceWatch {
@@ -44,6 +50,7 @@ impl DeviceWatch {
         Arc::new(Self {
             writes: RangeUse::new(size_bytes),
             stream: Stream::new(size_bytes),
+            syncs: Syncs::default(),
         })
     }
 
@@ -199,6 +206,52 @@ impl Drop for ConnectionWrites {
     fn drop(&mut self) {
         for slot in 0..SERVER_REQUESTS_PER_LANE_MAX {
             self.end(u32::try_from(slot).unwrap_or(u32::MAX), false);
+        }
+    }
+}
+
+/// Syncs of one connection. What is still under way when the connection is dropped (its shard broke down) counts as
+/// failed: nobody will ever hear how it ended.
+#[derive(Debug)]
+pub(crate) struct ConnectionSyncs {
+    watch: Arc<DeviceWatch>,
+    under_way: [u32; 2],
+}
+
+impl ConnectionSyncs {
+    pub(crate) fn new(watch: &Arc<DeviceWatch>) -> Self {
+        Self {
+            watch: Arc::clone(watch),
+            under_way: [0; 2],
+        }
+    }
+
+    /// See [`Syncs::begin`].
+    pub(crate) fn begin(&mut self) -> Half {
+        let half = self.watch.syncs.begin();
+        self.under_way[half.index()] += 1;
+        half
+    }
+
+    /// See [`Syncs::end`].
+    pub(crate) fn end(&mut self, half: Half) {
+        self.under_way[half.index()] -= 1;
+        self.watch.syncs.end(half);
+    }
+
+    /// See [`Syncs::fail`].
+    pub(crate) fn fail(&mut self, half: Half) {
+        self.under_way[half.index()] -= 1;
+        self.watch.syncs.fail(half);
+    }
+}
+
+impl Drop for ConnectionSyncs {
+    fn drop(&mut self) {
+        for half in Half::BOTH {
+            while self.under_way[half.index()] > 0 {
+                self.fail(half);
+            }
         }
     }
 }

@@ -192,7 +192,7 @@ impl Mover {
                 lane.go(ctx, hold);
             }
         }
-        self.parked.abandon(&mut self.hold);
+        self.parked.abandon(&mut self.hold, |_, _| ());
         for emit in self.emits.drain(..) {
             if let Some(mut payload) = emit.payload {
                 payload.drain().for_each(|lease| self.hold.give(lease));

@@ -7,16 +7,17 @@ use super::{
 use crate::{
     ctx::{Ctx, DeviceUse, Hold, Tag},
     error::LaneFault,
-    export::{ConnectionWrites, Export, Leaves, Store},
+    export::{ConnectionSyncs, ConnectionWrites, Export, Leaves, Store},
     limits::{PIECES_PER_REQUEST_MAX, SERVER_REQUESTS_PER_LANE_MAX, SMALL_BYTES, TX_ITEMS_MAX},
     link::{Receiver, RxWant, Tx, TxItem},
     parked::Parked,
     payload::Payload,
     slots::Slots,
     stats::add,
+    syncs::{Half, Mark},
 };
 use std::{collections::VecDeque, sync::Arc, time::Instant};
-use sys::{Backend, FileId, Lease, LeaseClass};
+use sys::{Backend, FileId, Lease, LeaseClass, Op};
 use tls::{Opened, Session};
 use wire::{
     Command, CommandFlags, HeaderBuf, Incoming, Mode, NbdError, Request, ServerConn, ServerWant,
@@ -56,12 +57,16 @@ pub(super) struct ServerCore {
     pub requests: Slots<ServerRequest>,
     /// Those of them that change the device. Outlives `requests` until the kernel has given everything back.
     pub writes: ConnectionWrites,
+    /// Flushes and synchronous writes under way. Outlives `requests`, too.
+    pub syncs: ConnectionSyncs,
     pub incoming: Option<IncomingWrite>,
     /// Requests with pieces still to launch (reads, explicit zeroes).
     pub launching: VecDeque<u32>,
     pub held: VecDeque<HeldWrite>,
     /// Other operations the queue had no room for.
     pub parked: Parked,
+    /// Requests the kernel has done, which other syncs of the device keep from being answered.
+    pub promising: VecDeque<(u32, Mark)>,
     /// Simple mode: the long read whose reply is being streamed; nothing may come between.
     pub streaming: Option<u32>,
     pub replies_behind_stream: VecDeque<TxItem>,
@@ -88,6 +93,7 @@ impl ServerCore {
             tag,
             conn,
             writes: ConnectionWrites::new(&export.watch),
+            syncs: ConnectionSyncs::new(&export.watch),
             export,
             file,
             tx,
@@ -99,6 +105,7 @@ impl ServerCore {
                 SERVER_REQUESTS_PER_LANE_MAX * PIECES_PER_REQUEST_MAX as usize,
             ),
             parked: Parked::with_capacity(SERVER_REQUESTS_PER_LANE_MAX),
+            promising: VecDeque::with_capacity(SERVER_REQUESTS_PER_LANE_MAX),
             streaming: None,
             replies_behind_stream: VecDeque::with_capacity(TX_ITEMS_MAX),
             ops: 0,
@@ -307,7 +314,13 @@ impl ServerCore {
         for held in self.held.drain(..) {
             self.hold.give(held.lease);
         }
-        self.parked.abandon(&mut self.hold);
+        let (parked, syncs) = (&mut self.parked, &mut self.syncs);
+        parked.abandon(&mut self.hold, |op, tag| {
+            if matches!(op, Op::Flush { .. }) {
+                syncs.end(Half::from_index(tag.aux));
+            }
+        });
+        self.promising.clear();
         if std::mem::take(&mut self.wished_alone) {
             self.export.gate.forget_wish();
         }

@@ -11,6 +11,7 @@ use crate::{
     link::TxItem,
     payload::Payload,
     payload::class_for,
+    syncs::Half,
 };
 use sys::{Backend, FaultKind, IoFault, Op, Outcome, Via};
 use wire::{CommandFlags, HeaderBuf, Mode, NbdError, Request};
@@ -50,6 +51,14 @@ impl ServerCore {
         let fua = entry.request.flags.contains(CommandFlags::FUA);
         if zeroed && fua && entry.error.is_none() {
             return self.begin_flush(ctx, slot);
+        }
+        let promises = match entry.stage {
+            Stage::Flushing => true,
+            Stage::Writing => fua,
+            _ => false,
+        };
+        if promises && entry.error.is_none() {
+            return self.promise(ctx, slot);
         }
         self.finish(ctx, slot)
     }
@@ -102,7 +111,9 @@ impl ServerCore {
         }
         // Entering alone took all wishes back; the next piece may make one while this one is with the device.
         self.wished_alone &= aligned;
-        let fua = entry.request.flags.contains(CommandFlags::FUA);
+        // What went through the page cache is made durable at once, so that direct I/O and the cache agree.
+        let dsync = entry.request.flags.contains(CommandFlags::FUA) || !aligned;
+        let half = dsync.then(|| self.syncs.begin());
         let HeldWrite {
             slot,
             lease,
@@ -117,12 +128,12 @@ impl ServerCore {
             len: u32::try_from(len).unwrap_or(u32::MAX),
             offset,
             via: if aligned { Via::Direct } else { Via::Buffered },
-            // What went through the page cache is made durable at once, so that direct I/O and the cache agree.
-            dsync: fua || !aligned,
+            dsync,
         };
+        let aux = half.map_or(0, Half::index);
         match ctx
             .backend
-            .push(op, self.tag.with(Kind::Write, slot, 0).token())
+            .push(op, self.tag.with(Kind::Write, slot, aux).token())
         {
             Ok(_) => {
                 self.ops += 1;
@@ -131,6 +142,9 @@ impl ServerCore {
             }
             Err(refused) => {
                 self.leave_gate(aligned);
+                if let Some(half) = half {
+                    self.syncs.end(half);
+                }
                 match refused.op {
                     Op::Write { lease, .. } => Some(HeldWrite {
                         slot,
@@ -190,6 +204,7 @@ impl ServerCore {
         self.ops -= 1;
         ctx.stats.device_ops -= 1;
         let slot = u32::from(tag.slot);
+        let half = Half::from_index(tag.aux);
         let error = match outcome {
             Ok(done) if done == len => None,
             Ok(0) => Some(NbdError::NoSpace),
@@ -212,6 +227,9 @@ impl ServerCore {
                     Err(refused) => {
                         // The queue has room again when completions are reaped; until then the rest is held like a new piece.
                         self.leave_gate(via == Via::Direct);
+                        if dsync {
+                            self.syncs.end(half);
+                        }
                         let (at, len) = ((at + done) as usize, (len - done) as usize);
                         let offset = offset + u64::from(done);
                         if let Op::Write { lease, .. } = refused.op {
@@ -231,9 +249,9 @@ impl ServerCore {
         };
         self.leave_gate(via == Via::Direct);
         self.hold.give(lease);
-        if error.is_some() && dsync {
-            // A synchronous write that failed may have lost what the device had cached: as bad as a failed flush.
-            self.export.flush_ended(false);
+        if dsync {
+            // One that failed may have lost what the device had cached: as bad as a failed flush.
+            self.sync_ended(half, error.is_none());
         }
         self.end_operation(ctx, slot, error)
     }
@@ -471,7 +489,8 @@ impl ServerCore {
         };
         entry.outstanding += 1;
         let op = Op::Flush { file };
-        let token = self.tag.with(Kind::Flush, slot, 0).token();
+        let half = self.syncs.begin();
+        let token = self.tag.with(Kind::Flush, slot, half.index()).token();
         self.ops += u32::from(self.parked.start(ctx, op, token));
         Ok(())
     }
@@ -485,12 +504,8 @@ impl ServerCore {
     ) -> Result<(), LaneFault> {
         self.ops -= 1;
         ctx.stats.device_ops -= 1;
-        self.export.flush_ended(outcome.is_ok());
-        let voided = self.export.has_failed();
-        let error = match outcome {
-            Err(fault) => Some(nbd_error(&fault)),
-            Ok(_) => voided.then_some(NbdError::Io),
-        };
+        self.sync_ended(Half::from_index(tag.aux), outcome.is_ok());
+        let error = outcome.err().map(|fault| nbd_error(&fault));
         self.end_operation(ctx, u32::from(tag.slot), error)
     }
 

@@ -5,6 +5,7 @@
 
 mod core;
 mod device;
+mod promise;
 mod request;
 mod status;
 mod zero;
@@ -233,6 +234,7 @@ impl ServerLane {
 
     fn run<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) -> Result<(), LaneFault> {
         self.core.retry_held(ctx);
+        self.core.keep_promises(ctx)?;
         let state = if self.tls {
             self.rx.advance_tls(ctx, &mut self.core)?
         } else {
@@ -246,6 +248,7 @@ impl ServerLane {
         self.stopped = state == RxState::Stopped
             || !self.core.held.is_empty()
             || !self.core.parked.is_empty()
+            || !self.core.promising.is_empty()
             || self.core.tx.is_refused()
             || (!self.core.launching.is_empty() && self.core.ops == 0);
         self.end_of_stream(ctx, state)
