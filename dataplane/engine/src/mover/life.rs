@@ -51,11 +51,13 @@ impl Mover {
         if self.life != Life::Moving {
             return Next::Wait;
         }
+        self.believe_flush();
         self.follow_phase(ctx);
         // What waits for room at the devices may wait for another lane's completions, which do not
         // come here.
         let held_back = self.is_refused() || !self.emits.is_empty() || !self.parked.is_empty();
-        let waiting = starved || held_back || !self.reading.is_empty();
+        let in_doubt = self.flush_since.is_some();
+        let waiting = starved || held_back || in_doubt || !self.reading.is_empty();
         let wants_device = self.ops > 0 || !self.emits.is_empty() || !self.reading.is_empty();
         self.device_use
             .set(ctx.stats, wants_device && self.files().next().is_some());
@@ -158,7 +160,8 @@ impl Mover {
                     ..self.tag
                 };
                 let op = Op::Flush { file: *file };
-                let token = tag.with(Kind::Flush, 0, 0).token();
+                let half = self.shared.syncs.begin();
+                let token = tag.with(Kind::Flush, 0, half.index()).token();
                 self.ops += u32::from(self.parked.start(ctx, op, token));
                 true
             }
@@ -167,6 +170,18 @@ impl Mover {
             self.flush_sent = number;
         }
         self.pump_end(ctx, Side::Target);
+    }
+
+    /// Reports a flush of a local target that ended well, once no other mover's write can have been told otherwise in its
+    /// place. Whoever was told so ends the transfer.
+    fn believe_flush(&mut self) {
+        let syncs = &self.shared.syncs;
+        if self.flush_since.is_some_and(|since| syncs.is_past(since)) {
+            self.flush_since = None;
+            if syncs.failures() == 0 {
+                self.shared.flushed(self.flush_sent);
+            }
+        }
     }
 
     fn leave<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) {

@@ -23,6 +23,7 @@ use crate::{
     parked::Parked,
     payload::Payload,
     slots::Slots,
+    syncs::Mark,
     transfer::shared::{TransferShared, Work, WorkKind},
 };
 use std::{collections::VecDeque, sync::Arc, time::Instant};
@@ -120,6 +121,8 @@ pub(crate) struct Mover {
     idle: bool,
     /// Number of the newest flush this mover sent; 0: none.
     flush_sent: u64,
+    /// A local target's answer to it, which other syncs that were under way then keep from being believed.
+    flush_since: Option<Mark>,
     /// When housekeeping last saw that a flush of the target is out, of this mover or another.
     flush_seen: Option<Instant>,
     /// The pacer said: not before.
@@ -155,6 +158,7 @@ impl Mover {
             device_use: DeviceUse::default(),
             idle: false,
             flush_sent: 0,
+            flush_since: None,
             flush_seen: None,
             paused_until: None,
             wished_alone: false,

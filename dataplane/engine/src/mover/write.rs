@@ -6,6 +6,7 @@ use crate::{
     digest::{Hashed, hash_payload},
     error::{Blame, EngineError, ErrorKind},
     payload::Payload,
+    syncs::Half,
     transfer::shared::{AckKind, Work, WorkKind},
     zero::is_zero,
 };
@@ -273,9 +274,11 @@ impl Mover {
                 via: if aligned { Via::Direct } else { Via::Buffered },
                 dsync: !aligned,
             };
+            let half = (!aligned).then(|| self.shared.syncs.begin());
+            let aux = half.map_or(0, Half::index);
             match ctx
                 .backend
-                .push(op, tag.with(Kind::Write, emit.piece, 0).token())
+                .push(op, tag.with(Kind::Write, emit.piece, aux).token())
             {
                 Ok(_) => {
                     self.ops += 1;
@@ -287,6 +290,9 @@ impl Mover {
                 }
                 Err(refused) => {
                     self.leave_gate(aligned);
+                    if let Some(half) = half {
+                        self.shared.syncs.end(half);
+                    }
                     if let Op::Write { lease, .. } = refused.op {
                         payload.put_lease(spot.lease, lease);
                     }
@@ -305,6 +311,23 @@ impl Mover {
             self.shared.gate.leave_shared();
         } else {
             self.shared.gate.leave_alone();
+        }
+    }
+
+    /// A write, or what there is of it, ended. Those through the page cache are syncs.
+    fn written(&mut self, tag: Tag, via: Via, succeeded: bool) {
+        self.leave_gate(via == Via::Direct);
+        if via == Via::Buffered {
+            self.sync_ended(tag, succeeded);
+        }
+    }
+
+    fn sync_ended(&self, tag: Tag, succeeded: bool) {
+        let half = Half::from_index(tag.aux);
+        if succeeded {
+            self.shared.syncs.end(half);
+        } else {
+            self.shared.syncs.fail(half);
         }
     }
 
@@ -401,10 +424,13 @@ impl Mover {
                 }
                 Err(fault) => self.target_failed("zeroing", offset, fault),
             },
-            Op::Flush { .. } => match outcome {
-                Ok(_) => self.shared.flushed(self.flush_sent),
-                Err(fault) => self.target_failed("flushing", 0, fault),
-            },
+            Op::Flush { .. } => {
+                self.sync_ended(tag, outcome.is_ok());
+                match outcome {
+                    Ok(_) => self.flush_since = Some(self.shared.syncs.mark()),
+                    Err(fault) => self.target_failed("flushing", 0, fault),
+                }
+            }
             _ => {}
         }
     }
@@ -431,7 +457,7 @@ impl Mover {
         let slot = u32::from(tag.slot);
         match outcome {
             Ok(done) if done == len => {
-                self.leave_gate(via == Via::Direct);
+                self.written(tag, via, true);
                 self.hold.give(lease);
                 self.acknowledge(ctx, slot, AckKind::Data, offset..offset + u64::from(len));
             }
@@ -454,7 +480,7 @@ impl Mover {
                         ctx.stats.device_ops += 1;
                     }
                     Err(refused) => {
-                        self.leave_gate(via == Via::Direct);
+                        self.written(tag, via, true);
                         if let Op::Write { lease, at, len, .. } = refused.op {
                             self.hold_rest(slot, Part { lease, at, len }, offset);
                         }
@@ -462,7 +488,7 @@ impl Mover {
                 }
             }
             Ok(_) => {
-                self.leave_gate(via == Via::Direct);
+                self.written(tag, via, false);
                 self.hold.give(lease);
                 let full = IoFault {
                     op: sys::OpKind::Write,
@@ -471,7 +497,7 @@ impl Mover {
                 self.target_failed("writing", offset, full);
             }
             Err(fault) => {
-                self.leave_gate(via == Via::Direct);
+                self.written(tag, via, false);
                 self.hold.give(lease);
                 self.target_failed("writing", offset, fault);
             }

@@ -6,6 +6,7 @@ use crate::{
     gate::Gate,
     limits::{ACKS_PER_MOVER_MAX, ACKS_QUEUED_MIN, HASHED_QUEUED_MAX, WORK_QUEUED_MAX},
     stats::add,
+    syncs::Syncs,
 };
 use crossbeam::queue::ArrayQueue;
 use std::{
@@ -96,6 +97,8 @@ pub(crate) struct TransferShared {
     pub ended_movers: AtomicUsize,
     /// Local targets: keeps unaligned writes alone.
     pub gate: Gate,
+    /// Flushes and synchronous writes of a local target, from all movers.
+    pub syncs: Syncs,
     /// Local targets: ways of zeroing the device refused (0 none, 1 punching, 2 both).
     pub zero_refused: AtomicU8,
     pub pacer: Pacer,
@@ -161,6 +164,7 @@ impl TransferShared {
             idle_movers: AtomicUsize::new(0),
             ended_movers: AtomicUsize::new(0),
             gate: Gate::default(),
+            syncs: Syncs::default(),
             zero_refused: AtomicU8::new(0),
             pacer: Pacer::new(rate_bytes_per_s),
             total_pacer: Arc::new(Pacer::new(None)),
