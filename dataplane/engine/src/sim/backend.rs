@@ -27,6 +27,9 @@ const ZERO_COPY_RELEASE_NS_MAX: u64 = 2_000_000;
 /// Longer than the deadline of other requests, and shorter than that of a flush.
 const SLOW_FLUSH_NS: u64 = 150_000_000_000;
 
+/// How long what is done on a disk stays untold, at most: completions of several shards are reaped in any order.
+const UNTOLD_NS_MAX: u64 = 400_000;
+
 /// A queue that is never full by itself.
 const FLIGHTS_MAX: usize = 512;
 
@@ -58,6 +61,8 @@ struct Flight {
     due_ns: u64,
     /// Flush: what it covers.
     mark: u64,
+    /// Done, and not told yet.
+    done: Option<Outcome>,
     /// A zero-copy send whose result was told: the peer has yet to acknowledge it.
     taken: bool,
 }
@@ -141,7 +146,20 @@ impl SimBackend {
                 self.release(flight);
                 continue;
             }
-            match self.perform(&mut flight) {
+            let done = flight.done.take();
+            let outcome = match done {
+                Some(outcome) => Some(outcome),
+                None => self.perform(&mut flight),
+            };
+            if let Some(outcome) = outcome
+                && let Some(due_ns) = self.untold_until(&flight.op, done.is_none())
+            {
+                (flight.done, flight.due_ns) = (Some(outcome), due_ns);
+                self.put_back(at, flight);
+                at += 1;
+                continue;
+            }
+            match outcome {
                 Some(outcome) if self.grants_zero_copy(&flight.op) => self.take(flight, outcome),
                 Some(outcome) => {
                     self.ready.push_back(Completion::Op {
@@ -152,13 +170,28 @@ impl SimBackend {
                     });
                 }
                 None => {
-                    let last = self.flights.len();
-                    self.flights.push(flight);
-                    self.flights.swap(at, last);
+                    self.put_back(at, flight);
                     at += 1;
                 }
             }
         }
+    }
+
+    /// To where it was before `swap_remove`.
+    fn put_back(&mut self, at: usize, flight: Flight) {
+        let last = self.flights.len();
+        self.flights.push(flight);
+        self.flights.swap(at, last);
+    }
+
+    /// When to tell what was done on a disk; `None`: now.
+    fn untold_until(&self, op: &Op, is_fresh: bool) -> Option<u64> {
+        let is_sync = matches!(op, Op::Flush { .. } | Op::Write { dsync: true, .. });
+        let is_socket = matches!(op, Op::Recv { .. } | Op::Send { .. });
+        let sim = &mut *self.sim.borrow_mut();
+        let is_withheld = is_sync && sim.withheld_from == Some(self.who);
+        let is_late = is_fresh && !is_socket && sim.dice.once_in(3);
+        (is_withheld || is_late).then(|| sim.now_ns + sim.dice.between(1, UNTOLD_NS_MAX))
     }
 
     /// A kernel may copy what was to go without a copy, and tell by answering as to any send.
@@ -349,6 +382,7 @@ impl Backend for SimBackend {
             op,
             due_ns: sim.now_ns + delay,
             mark,
+            done: None,
             taken: false,
         });
         Ok(slot)

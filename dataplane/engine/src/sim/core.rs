@@ -83,6 +83,8 @@ pub(super) struct Sim {
     /// Which pipes a descriptor stands for: (incoming, outgoing).
     pub ends: BTreeMap<RawFd, (usize, usize)>,
     pub disks: Vec<Disk>,
+    /// The shard that is not told how its flushes and synchronous writes ended, for now.
+    pub withheld_from: Option<&'static str>,
 }
 
 impl Sim {
@@ -97,6 +99,7 @@ impl Sim {
             pipes: Vec::new(),
             ends: BTreeMap::new(),
             disks: Vec::new(),
+            withheld_from: None,
         }
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Disk {
     dirty: Vec<Dirty>,
     pages: Vec<Pages>,
     writes: u64,
+    /// Something was lost that nobody has been told of.
+    pub untold_loss: bool,
     /// Bytes that can neither be read nor written.
     bad: Range<usize>,
     /// Where it ends, whatever was said when it was opened.
@@ -100,6 +102,7 @@ impl Disk {
             dirty: Vec::new(),
             pages: Vec::new(),
             writes: 0,
+            untold_loss: false,
             bad: if is_bad {
                 sector..sector + SECTOR_BYTES
             } else {
@@ -214,6 +217,12 @@ impl Disk {
         if self.is_bad(start, bytes.len()) {
             return Err(EIO);
         }
+        if dsync && self.fault == Fault::FlushEio && dice.once_in(8) {
+            self.lose();
+        }
+        if dsync && std::mem::take(&mut self.untold_loss) {
+            return Err(EIO);
+        }
         let len = self.portion(write.via, bytes.len(), dice);
         if self.image.len().saturating_sub(start) < len {
             return Err(EINVAL);
@@ -291,10 +300,20 @@ impl Disk {
         Ok(())
     }
 
+    /// What the cache holds cannot be written and is dropped. The next who asks for it to be durable is told, and nobody
+    /// after that.
+    pub(super) fn lose(&mut self) {
+        self.untold_loss = !self.dirty.is_empty();
+        self.dirty.clear();
+    }
+
     /// Makes durable what was complete at `mark`. A failed flush loses what it was to write, and says so once.
     pub(super) fn flush(&mut self, mark: u64, dice: &mut Dice) -> Result<(), i32> {
         if self.fault == Fault::FlushEio && !dice.once_in(4) {
             self.dirty.retain(|dirty| dirty.number > mark);
+            return Err(EIO);
+        }
+        if std::mem::take(&mut self.untold_loss) {
             return Err(EIO);
         }
         if self.flaw == Flaw::FlushSkipped {

@@ -17,6 +17,7 @@ mod fairness;
 mod load;
 mod model;
 mod outlook;
+mod overlap;
 mod peer;
 mod peers;
 mod pipe;
