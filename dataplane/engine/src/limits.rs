@@ -61,7 +61,7 @@ pub const MESSAGE_STALL_MS_MAX: u64 = 120_000;
 /// How often a shard that holds lanes looks at deadlines, milliseconds.
 pub const HOUSEKEEPING_MS: u64 = 500;
 /// Time for the answer to a FLUSH, at least, seconds: 4 GiB of a checkpoint in a server's page cache before a disk of
-/// 50 MB/s take 86 s, and the disk may be that of many.
+/// 50 MB/s take 86 s, and the disk may be that of many. As long a flush off the shards waits for the syncs it overlapped.
 pub const FLUSH_SECONDS_MAX: u64 = 600;
 /// How long a shard waits before it asks again for a gate that another shard holds, microseconds.
 pub const GATE_RETRY_US: u64 = 500;

@@ -67,16 +67,23 @@ impl Syncs {
     /// A sync is about to be handed to the kernel. Ends with `end` or `fail`.
     pub(crate) fn begin(&self) -> Half {
         loop {
-            let epoch = self.epoch.load(SeqCst);
-            let half = Half::of_epoch(epoch);
-            self.under_way[half.0].fetch_add(1, SeqCst);
-            // Had the epoch ended before we were counted, who ends the next one might have looked at our counter
-            // already. Seeing it unchanged afterwards proves that nobody has.
-            if self.epoch.load(SeqCst) == epoch {
+            if let Some(half) = self.enter(self.epoch.load(SeqCst)) {
                 return half;
             }
-            self.end(half);
         }
+    }
+
+    /// Counts a sync in `epoch`, unless that has ended.
+    fn enter(&self, epoch: u64) -> Option<Half> {
+        let half = Half::of_epoch(epoch);
+        self.under_way[half.0].fetch_add(1, SeqCst);
+        // Had the epoch ended before we were counted, who ends the next one might have looked at our counter already.
+        // Seeing it unchanged afterwards proves that nobody has.
+        if self.epoch.load(SeqCst) == epoch {
+            return Some(half);
+        }
+        self.end(half);
+        None
     }
 
     /// The sync ended well, or was never handed to the kernel.
