@@ -1,5 +1,6 @@
 //! Children: started, timed, ended by their own handles.
 
+use crate::machine_time::MachineTime;
 use anyhow::{Context, Result, bail};
 use nix::{
     sys::{
@@ -23,9 +24,14 @@ pub struct Run {
     pub sender_cpu: f64,
     /// CPU seconds of the server meanwhile.
     pub target_cpu: f64,
+    /// CPU seconds of the whole machine meanwhile, the kernel's own threads among them.
+    pub machine_busy: f64,
+    /// CPU seconds that another machine took away.
+    pub steal: f64,
 }
 
 /// A server in the background; ends with the value.
+#[derive(Debug)]
 pub struct Server {
     child: Child,
     // Kept open: a server that writes more lines must not find a closed pipe.
@@ -103,6 +109,20 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The most memory that it ever had, bytes.
+    ///
+    /// # Errors
+    /// When `/proc` does not tell.
+    pub fn peak_memory_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+        Ok(kib.with_context(|| format!("no VmHWM in {path}"))? << 10)
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
@@ -122,13 +142,15 @@ fn children_cpu() -> Result<f64> {
     Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
-/// Runs a sender to its end against a server.
+/// Runs a sender to its end. `near`: what runs all the time and works for the sender; `far`: for the target.
 ///
 /// # Errors
 /// When it cannot be started, or fails.
-pub fn timed(command: &mut Command, server: &Server) -> Result<Run> {
+pub fn timed(command: &mut Command, near: &[Server], far: &[Server]) -> Result<Run> {
     let name = format!("{command:?}");
-    let (target_before, sender_before) = (server.cpu_seconds()?, children_cpu()?);
+    let sum = |servers: &[Server]| servers.iter().map(Server::cpu_seconds).sum::<Result<f64>>();
+    let (near_before, far_before) = (sum(near)?, sum(far)?);
+    let (sender_before, machine) = (children_cpu()?, MachineTime::now()?);
     let begun = Instant::now();
     let output = command
         .stdin(Stdio::null())
@@ -145,9 +167,12 @@ pub fn timed(command: &mut Command, server: &Server) -> Result<Run> {
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
+    let after = MachineTime::now()?;
     Ok(Run {
         seconds,
-        sender_cpu: children_cpu()? - sender_before,
-        target_cpu: server.cpu_seconds()? - target_before,
+        sender_cpu: children_cpu()? - sender_before + sum(near)? - near_before,
+        target_cpu: sum(far)? - far_before,
+        machine_busy: after.busy - machine.busy,
+        steal: after.steal - machine.steal,
     })
 }

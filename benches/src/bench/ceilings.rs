@@ -2,10 +2,11 @@
 //!
 //! All figures are medians of interleaved rounds. Sources are larger than the last cache, as a disk is.
 
+pub(crate) mod bare;
 mod ciphers;
 mod device;
 mod memory;
-mod meter;
+pub(crate) mod meter;
 mod pipeline;
 mod report;
 mod sockets;

@@ -1,6 +1,7 @@
-//! What this machine could do at best, to know how far from it the engine is.
+//! How fast the data plane is: beside everything else that moves disks over NBD, and beside what the machine could do.
 //!
 //! ```text
+//! migratekit-bench baseline --quick
 //! migratekit-bench ceilings --target /dev/loop0 --overwrite
 //! ```
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@
     reason = "a benchmark prints its table"
 )]
 
+mod baseline;
 mod ceilings;
 
 use clap::{Parser, Subcommand};
@@ -28,14 +30,17 @@ struct Args {
 enum What {
     /// The best that ciphers, memory, sockets and a device do here, and all of them in a row without NBD and engine
     Ceilings(ceilings::Args),
+    /// The data plane against everything else that moves disks over NBD, and against the bare pipeline
+    Baseline(baseline::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().what {
-        What::Ceilings(args) => ceilings::run(&args),
+        What::Ceilings(args) => ceilings::run(&args).map(|()| ExitCode::SUCCESS),
+        What::Baseline(args) => baseline::run(&args),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("migratekit-bench: {error:#}");
             // Nothing was measured: a tool, a setting or the machine is not as it has to be.

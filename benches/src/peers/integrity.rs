@@ -1,15 +1,23 @@
 //! What comparing costs: our own copy into a loop device with each kind of integrity, in interleaved rounds.
 
-use crate::{
-    ours::{Ours, make_certificates},
-    rounds::{Loop, make_source},
-};
 use anyhow::Result;
-use benches::process::Run;
+use benches::{
+    disk::{Loop, make_source},
+    ours::{Copying, Ours, make_certificates},
+    process::Run,
+};
 use std::{fmt::Write as _, fs, path::Path};
 
 /// What is compared, as the command line calls it.
 const KINDS: [&str; 3] = ["none", "stream", "media"];
+
+fn with(integrity: &'static str) -> Copying {
+    Copying {
+        integrity,
+        connections: None,
+        request_kib: None,
+    }
+}
 
 /// Runs the rounds with everything in `folder` and gives the table; `Err` when this machine has no loop devices.
 pub(crate) fn measure(binary: &Path, folder: &Path, bytes: u64, rounds: usize) -> Result<String> {
@@ -25,13 +33,13 @@ pub(crate) fn measure(binary: &Path, folder: &Path, bytes: u64, rounds: usize) -
     let (pki, source) = (at("pki"), at("source"));
     let ours = Ours::start(binary, &pki, &at("control"), device.path())?;
     // First touch of what is behind the target.
-    ours.run(&source, KINDS[0])?;
+    ours.write(&source, &with(KINDS[0]))?;
     let mut runs: [Vec<Run>; 3] = Default::default();
     for round in 0..rounds {
         // Who begins changes from round to round.
         for step in 0..KINDS.len() {
             let kind = (round + step) % KINDS.len();
-            runs[kind].push(ours.run(&source, KINDS[kind])?);
+            runs[kind].push(ours.write(&source, &with(KINDS[kind]))?);
         }
     }
     drop(ours);

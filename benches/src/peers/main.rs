@@ -11,13 +11,12 @@
 )]
 
 mod integrity;
-mod ours;
-mod peer;
 mod rounds;
 mod table;
 mod versions;
 
 use anyhow::{Context, Result};
+use benches::{nbdkit, ours};
 use clap::Parser;
 use control::Exit;
 use rounds::{Plan, Scenario};
@@ -80,7 +79,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         println!("{}\n{table}", Versions::of(&binary)?.line());
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(missing) = peer::missing_tool() {
+    if let Some(missing) = nbdkit::missing_tool() {
         eprintln!("SKIP: {missing} is not installed, there is nothing to compare with");
         let in_ci = std::env::var_os("CI").is_some();
         return Ok(if in_ci {

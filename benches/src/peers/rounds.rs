@@ -1,16 +1,15 @@
 //! Scenarios and their interleaved rounds.
 
-use crate::{
-    ours::{Ours, make_certificates},
-    peer::{Peer, Settings},
+use anyhow::Result;
+use benches::{
+    disk::{Loop, make_source},
+    nbdkit::{Nbdkit, Settings},
+    ours::{Copying, Ours, make_certificates},
+    process::Run,
 };
-use anyhow::{Context, Result, bail};
-use benches::process::Run;
 use std::{
     fmt, fs,
-    io::{Read, Write},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 /// What stands behind both servers.
@@ -36,6 +35,13 @@ impl fmt::Display for Scenario {
         })
     }
 }
+
+/// The peers compare nothing, so neither do we against them.
+const WITHOUT: Copying = Copying {
+    integrity: "none",
+    connections: None,
+    request_kib: None,
+};
 
 /// What to measure.
 pub(crate) struct Plan {
@@ -73,52 +79,6 @@ pub(crate) enum Outcome {
     Impossible(String),
 }
 
-/// A loop device over a file on tmpfs; gone with the value.
-pub(crate) struct Loop {
-    device: String,
-}
-
-impl Loop {
-    pub(crate) fn path(&self) -> &str {
-        &self.device
-    }
-
-    pub(crate) fn attach(file: &Path) -> Result<Self> {
-        let output = Command::new("losetup")
-            .args(["--find", "--show", "--direct-io=on"])
-            .arg(file)
-            .output()
-            .context("losetup")?;
-        if !output.status.success() {
-            bail!(
-                "losetup: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-        }
-        Ok(Self {
-            device: String::from_utf8(output.stdout)?.trim().to_owned(),
-        })
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _reported_by_losetup = Command::new("losetup").arg("-d").arg(&self.device).status();
-    }
-}
-
-/// Incompressible bytes on tmpfs.
-pub(crate) fn make_source(path: &Path, bytes: u64) -> Result<()> {
-    let mut random = fs::File::open("/dev/urandom")?;
-    let mut file = fs::File::create(path)?;
-    let mut block = vec![0; 1 << 20];
-    for _ in 0..bytes >> 20 {
-        random.read_exact(&mut block)?;
-        file.write_all(&block)?;
-    }
-    Ok(())
-}
-
 /// Runs all rounds of a scenario.
 pub(crate) fn measure(plan: &Plan, scenario: Scenario) -> Result<Outcome> {
     let dir = tempfile::Builder::new()
@@ -145,13 +105,13 @@ pub(crate) fn measure(plan: &Plan, scenario: Scenario) -> Result<Outcome> {
                     Err(error) => return Ok(Outcome::Impossible(format!("{error:#}"))),
                 }
             }
-            let (ours, peer) = (&loops[0].device, &loops[1].device);
-            (ours.clone(), vec!["file".to_owned(), peer.clone()])
+            let (ours, peer) = (loops[0].path(), loops[1].path());
+            (ours.to_owned(), vec!["file".to_owned(), peer.to_owned()])
         }
     };
     let pki = at("pki");
     let ours = Ours::start(&plan.binary, &pki, &at("control"), &export)?;
-    let peer = Peer::start(&pki, &at("nbdkit.pid"), &plugin)?;
+    let peer = Nbdkit::start(Some(&pki), &at("nbdkit.pid"), &plugin)?;
     let source = at("source");
     let settings = if plan.sweep {
         best_settings(&peer, &source)?
@@ -159,8 +119,8 @@ pub(crate) fn measure(plan: &Plan, scenario: Scenario) -> Result<Outcome> {
         Settings::DEFAULT
     };
     // One unmeasured run each: page tables, first touch of the target's memory.
-    ours.run(&source, "none")?;
-    peer.run(&source, settings)?;
+    ours.write(&source, &WITHOUT)?;
+    peer.write(&source, settings)?;
     let mut result = Measured {
         scenario,
         bytes: plan.bytes,
@@ -171,11 +131,11 @@ pub(crate) fn measure(plan: &Plan, scenario: Scenario) -> Result<Outcome> {
     for round in 0..plan.rounds {
         // Who begins changes, so that neither profits from what the other left behind.
         if round % 2 == 0 {
-            result.ours.push(ours.run(&source, "none")?);
-            result.peer.push(peer.run(&source, settings)?);
+            result.ours.push(ours.write(&source, &WITHOUT)?);
+            result.peer.push(peer.write(&source, settings)?);
         } else {
-            result.peer.push(peer.run(&source, settings)?);
-            result.ours.push(ours.run(&source, "none")?);
+            result.peer.push(peer.write(&source, settings)?);
+            result.ours.push(ours.write(&source, &WITHOUT)?);
         }
     }
     drop((ours, peer));
@@ -184,11 +144,11 @@ pub(crate) fn measure(plan: &Plan, scenario: Scenario) -> Result<Outcome> {
 }
 
 /// The peer's fastest settings, by the better of two runs each.
-fn best_settings(peer: &Peer, source: &Path) -> Result<Settings> {
+fn best_settings(peer: &Nbdkit, source: &Path) -> Result<Settings> {
     let mut best = (f64::INFINITY, Settings::DEFAULT);
     for settings in Settings::SWEEP {
         for _ in 0..2 {
-            let seconds = peer.run(source, settings)?.seconds;
+            let seconds = peer.write(source, settings)?.seconds;
             if seconds < best.0 {
                 best = (seconds, settings);
             }

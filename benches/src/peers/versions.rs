@@ -1,8 +1,10 @@
 //! Which programs were measured, and where.
 
-use crate::peer::version;
 use anyhow::Result;
-use benches::machine::{self, Machine, first_line_of};
+use benches::{
+    machine::{self, Machine, first_line_of},
+    nbdkit::version,
+};
 use serde::Serialize;
 use std::{path::Path, process::Command};
 

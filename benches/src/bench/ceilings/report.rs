@@ -66,7 +66,7 @@ impl Report {
         }
         for cell in &self.pipeline {
             let name = format!("pipeline {}", cell.end.name());
-            let name = combination(&name, cell.connections, cell.batch_bytes);
+            let name = format!("{name}, {}", cell.cell);
             line(&name, &cell.figures);
         }
         text += &self.ceilings();
@@ -104,7 +104,7 @@ impl Report {
                     "\nceiling {}: {:.2} GiB/s ({}), machine busy {:.2} s/GiB, stolen {:.2}",
                     end.name(),
                     best.figures.gib_per_s.median,
-                    combination(best.suite, best.connections, best.batch_bytes),
+                    format_args!("{}, {}", best.suite, best.cell),
                     best.figures.machine_busy_s_per_gib,
                     best.figures.steal_s_per_gib,
                 );

@@ -1,7 +1,7 @@
-//! The peer: nbdcopy -> nbdkit over TLS with certificates.
+//! nbdkit as the server and nbdcopy as the client, with certificates or plain.
 
+use crate::process::{Run, Server, timed};
 use anyhow::{Context, Result};
-use benches::process::{Run, Server, timed};
 use std::{
     net::TcpListener,
     path::Path,
@@ -10,21 +10,24 @@ use std::{
 
 /// Settings of nbdcopy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub struct Settings {
+    /// Connections side by side.
     pub connections: u32,
+    /// Requests in flight on each.
     pub requests: u32,
+    /// KiB of a request.
     pub request_kib: u32,
 }
 
 impl Settings {
     /// Its defaults are 4 connections, 64 requests, 256 KiB.
-    pub(crate) const DEFAULT: Self = Self {
+    pub const DEFAULT: Self = Self {
         connections: 4,
         requests: 64,
         request_kib: 256,
     };
     /// What the sweep tries.
-    pub(crate) const SWEEP: [Self; 8] = [
+    pub const SWEEP: [Self; 8] = [
         Self::DEFAULT,
         Self {
             connections: 1,
@@ -79,14 +82,18 @@ impl std::fmt::Display for Settings {
 }
 
 /// The first tool that is not there.
-pub(crate) fn missing_tool() -> Option<&'static str> {
+#[must_use]
+pub fn missing_tool() -> Option<&'static str> {
     ["nbdkit", "nbdcopy"]
         .into_iter()
         .find(|tool| version(tool).is_err())
 }
 
 /// What the tool says of its version.
-pub(crate) fn version(tool: &str) -> Result<String> {
+///
+/// # Errors
+/// When it cannot be started.
+pub fn version(tool: &str) -> Result<String> {
     let output = Command::new(tool)
         .arg("--version")
         .stderr(Stdio::null())
@@ -96,18 +103,30 @@ pub(crate) fn version(tool: &str) -> Result<String> {
 }
 
 /// A running nbdkit and how to reach it.
-pub(crate) struct Peer {
+#[derive(Debug)]
+pub struct Nbdkit {
     server: Server,
     uri: String,
 }
 
-impl Peer {
-    /// `plugin`: nbdkit's plugin and its arguments.
-    pub(crate) fn start(tls_dir: &Path, pid_file: &Path, plugin: &[String]) -> Result<Self> {
-        // nbdkit takes no port 0. A port that was free just now is; should somebody else take it
-        // in between, nbdkit ends with an error and so does the run.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = Command::new("nbdkit")
+/// A port that was free just now, for programs that take no port 0. Should somebody else take it in between, the program
+/// ends with an error and so does the run.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+impl Nbdkit {
+    /// `tls_dir`: with certificates, else plain; `plugin`: nbdkit's plugin and its arguments.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn start(tls_dir: Option<&Path>, pid_file: &Path, plugin: &[String]) -> Result<Self> {
+        let port = free_port()?;
+        let mut command = Command::new("nbdkit");
+        command
             .args([
                 "--foreground",
                 "--exit-with-parent",
@@ -115,10 +134,22 @@ impl Peer {
                 "127.0.0.1",
                 "--port",
             ])
-            .arg(port.to_string())
-            .arg("--tls=require")
-            .arg(format!("--tls-certificates={}", tls_dir.display()))
-            .args(["--tls-verify-peer", "--pidfile"])
+            .arg(port.to_string());
+        let uri = match tls_dir {
+            None => format!("nbd://127.0.0.1:{port}/"),
+            Some(dir) => {
+                let certificates = format!("--tls-certificates={}", dir.display());
+                command
+                    .args(["--tls=require", "--tls-verify-peer"])
+                    .arg(certificates);
+                format!(
+                    "nbds://127.0.0.1:{port}/?tls-certificates={}",
+                    dir.display()
+                )
+            }
+        };
+        let child = command
+            .arg("--pidfile")
             .arg(pid_file)
             .args(plugin)
             .stdin(Stdio::null())
@@ -132,23 +163,41 @@ impl Peer {
             server.still_runs()?;
             std::thread::park_timeout(std::time::Duration::from_millis(5));
         }
-        let dir = tls_dir.display();
-        let uri = format!("nbds://127.0.0.1:{port}/?tls-certificates={dir}");
         Ok(Self { server, uri })
     }
 
-    pub(crate) fn run(&self, source: &Path, settings: Settings) -> Result<Run> {
-        let mut command = Command::new("nbdcopy");
-        command
-            .arg("--flush")
-            .arg(format!("--connections={}", settings.connections))
-            .arg(format!("--requests={}", settings.requests))
-            .arg(format!(
-                "--request-size={}",
-                u64::from(settings.request_kib) << 10
-            ))
-            .arg(source)
-            .arg(&self.uri);
-        timed(&mut command, &self.server)
+    /// Where it listens.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.uri
     }
+
+    /// The server itself.
+    #[must_use]
+    pub fn into_server(self) -> Server {
+        self.server
+    }
+
+    /// Copies a file to it.
+    ///
+    /// # Errors
+    /// When nbdcopy fails.
+    pub fn write(&self, source: &Path, settings: Settings) -> Result<Run> {
+        let mut command = nbdcopy(settings);
+        command.arg(source).arg(&self.uri);
+        timed(&mut command, &[], std::slice::from_ref(&self.server))
+    }
+}
+
+/// nbdcopy with a flush at the end, without its two arguments.
+#[must_use]
+pub fn nbdcopy(settings: Settings) -> Command {
+    let request_bytes = u64::from(settings.request_kib) << 10;
+    let mut command = Command::new("nbdcopy");
+    command
+        .arg("--flush")
+        .arg(format!("--connections={}", settings.connections))
+        .arg(format!("--requests={}", settings.requests))
+        .arg(format!("--request-size={request_bytes}"));
+    command
 }
