@@ -28,6 +28,7 @@ mod handoff;
 pub mod handshake;
 mod hello;
 pub mod limits;
+mod loopback;
 mod pace;
 pub mod pki;
 mod post_handshake;
@@ -43,6 +44,7 @@ pub use handshake::{
     ClientHandshake, ClientHello, Established, HandshakeStep, HelloReader, ServerHandshake,
 };
 pub use hello::ALPN_NBD;
+pub use loopback::{LoopbackEnds, LoopbackPair, LoopbackSite};
 pub use session::{
     Opened, RECORD_OVERHEAD, RECORD_PLAINTEXT_MAX, RECORD_WIRE_MAX, RecordFrame, Session,
     SessionLimits,

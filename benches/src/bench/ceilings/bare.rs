@@ -1,7 +1,7 @@
 //! The bare pipeline: seal records, blocking TCP, open them, and perhaps write them; no NBD, no engine.
 
 use super::{
-    ciphers::{Pair, Site, open_all, seal_all},
+    ciphers::{open_all, seal_all},
     device::Device,
     memory::{Aligned, Memory},
     meter::{Run, timed},
@@ -16,8 +16,9 @@ use std::{
     net::TcpStream,
     path::Path,
     thread,
+    time::SystemTime,
 };
-use tls::Session;
+use tls::{LoopbackPair, LoopbackSite, Session};
 
 /// One combination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,7 +59,7 @@ impl fmt::Display for Cell {
 /// A pipeline that can be run again and again.
 pub(crate) struct Pump {
     memory: Memory,
-    site: Site,
+    site: LoopbackSite,
     device: Option<Device>,
     bytes: usize,
 }
@@ -72,7 +73,7 @@ impl Pump {
             .transpose()?;
         Ok(Self {
             memory,
-            site: Site::make()?,
+            site: LoopbackSite::make(SystemTime::now())?,
             device,
             bytes: usize::try_from(bytes).context("more than the address space")?,
         })
@@ -92,20 +93,20 @@ impl Pump {
 
 /// See [`Pump::run`].
 pub(super) fn run(
-    site: &Site,
+    site: &LoopbackSite,
     memory: &Memory,
     device: Option<&Device>,
     bytes: usize,
     cell: Cell,
 ) -> Result<Run> {
     let streams = (0..cell.connections)
-        .map(|_| Ok((site.pair(None)?, tcp_pair()?)))
+        .map(|_| Ok((site.connect(None)?, tcp_pair()?)))
         .collect::<Result<Vec<_>>>()?;
     let share = bytes / cell.connections / cell.batch_bytes;
     pump(streams, cell.batch_bytes, share, memory, device)
 }
 
-type Stream = (Pair, (TcpStream, TcpStream));
+type Stream = (LoopbackPair, (TcpStream, TcpStream));
 
 fn pump(
     streams: Vec<Stream>,

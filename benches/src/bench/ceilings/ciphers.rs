@@ -8,10 +8,7 @@ use super::{
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::time::{Instant, SystemTime};
-use tls::{
-    ClientHandshake, Credentials, HandshakeStep, Opened, ServerHandshake, Session, SessionLimits,
-    TlsPolicy,
-};
+use tls::{LoopbackPair, LoopbackSite, Opened, Session};
 
 /// Plaintext of a full record.
 pub(super) const RECORD: usize = tls::RECORD_PLAINTEXT_MAX;
@@ -21,8 +18,6 @@ const SUITES: [&str; 3] = [
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
 ];
-/// Messages a handshake takes at most, both ways.
-const FLIGHTS_MAX: usize = 16;
 /// What is sealed at once before it is opened, where the ciphertext shall still be in a cache.
 const HOT_RECORDS: usize = 8;
 
@@ -36,76 +31,6 @@ pub(super) struct Cipher {
     pub open_hot: Figures,
     /// From memory, into a cache: as bytes come that another core received.
     pub open_cold: Figures,
-}
-
-/// Both ends of a connection.
-pub(super) struct Pair {
-    pub client: Session,
-    pub server: Session,
-}
-
-/// Certificates for handshakes with ourselves.
-pub(super) struct Site {
-    server: Credentials,
-    client: Credentials,
-}
-
-impl Site {
-    pub(super) fn make() -> Result<Self> {
-        let files = tls::pki::new_site(&["localhost".to_owned()], 1, SystemTime::now())?;
-        let pem = |wanted: &str| {
-            let file = files.iter().find(|(name, ..)| *name == wanted);
-            file.map(|(_, text, _)| text.clone().into_bytes())
-        };
-        let ca_pem = pem("ca-cert.pem").context("no authority was made")?;
-        Ok(Self {
-            server: Credentials {
-                ca_pem: ca_pem.clone(),
-                cert_pem: pem("server-cert.pem"),
-                key_pem: pem("server-key.pem"),
-            },
-            client: Credentials {
-                ca_pem,
-                cert_pem: pem("client-cert.pem"),
-                key_pem: pem("client-key.pem"),
-            },
-        })
-    }
-
-    /// A whole handshake in memory; `None` lets the CPU choose the suite.
-    pub(super) fn pair(&self, suite: Option<&'static str>) -> Result<Pair> {
-        let policy = TlsPolicy {
-            alpn: vec![tls::ALPN_NBD.to_vec()],
-            client_certificate_required: true,
-            suites: suite.map(|suite| vec![suite]),
-        };
-        let limits = SessionLimits::default();
-        let config = tls::client_config(&self.client, &policy)?;
-        let mut client = ClientHandshake::new(config, "localhost", limits)?;
-        let mut server = ServerHandshake::new(tls::server_config(&self.server, &policy)?, limits)?;
-        let (mut client_done, mut server_done) = (None, None);
-        for _ in 0..FLIGHTS_MAX {
-            let to_server = client.take_output();
-            if server_done.is_none()
-                && let HandshakeStep::Done(done) = server.handle_input(&to_server)?
-            {
-                server_done = Some(done.session);
-            }
-            let to_client = server.take_output();
-            if client_done.is_none()
-                && let HandshakeStep::Done(done) = client.handle_input(&to_client)?
-            {
-                client_done = Some(done.session);
-            }
-            if server_done.is_some() && client_done.is_some() {
-                break;
-            }
-        }
-        match (client_done, server_done) {
-            (Some(client), Some(server)) => Ok(Pair { client, server }),
-            _ => bail!("a handshake with ourselves did not end"),
-        }
-    }
 }
 
 /// Seals whole records; `out` has room for them.
@@ -135,12 +60,12 @@ pub(super) fn open_all(session: &mut Session, wire: &[u8], out: &mut [u8]) -> Re
 
 /// Every suite, round by round.
 pub(super) fn measure(plan: &Plan, memory: &Memory) -> Result<Vec<Cipher>> {
-    let site = Site::make()?;
+    let site = LoopbackSite::make(SystemTime::now())?;
     let mut runs: Vec<[Vec<Run>; 3]> = SUITES.iter().map(|_| Default::default()).collect();
     let mut wire = vec![0; Session::sealed_len(memory.len())];
     for _ in 0..plan.rounds {
         for (suite, [seal, hot, cold]) in SUITES.iter().zip(&mut runs) {
-            let mut pair = site.pair(Some(suite))?;
+            let mut pair = site.connect(Some(suite))?;
             let (sealed, opened) = hot_records(plan, memory, &mut pair)?;
             seal.push(sealed);
             hot.push(opened);
@@ -160,7 +85,7 @@ pub(super) fn measure(plan: &Plan, memory: &Memory) -> Result<Vec<Cipher>> {
 }
 
 /// Seals a few records of the source, opens them, seals the next; the sums of both.
-fn hot_records(plan: &Plan, memory: &Memory, pair: &mut Pair) -> Result<(Run, Run)> {
+fn hot_records(plan: &Plan, memory: &Memory, pair: &mut LoopbackPair) -> Result<(Run, Run)> {
     const PLAIN: usize = HOT_RECORDS * RECORD;
     let mut wire = [0; Session::sealed_len(PLAIN)];
     let mut plain = vec![0; PLAIN + 1];
@@ -184,7 +109,7 @@ fn hot_records(plan: &Plan, memory: &Memory, pair: &mut Pair) -> Result<(Run, Ru
 }
 
 /// Opens what was sealed so long ago that no cache has it.
-fn cold_records(memory: &Memory, pair: &mut Pair, wire: &mut [u8]) -> Result<Run> {
+fn cold_records(memory: &Memory, pair: &mut LoopbackPair, wire: &mut [u8]) -> Result<Run> {
     let len = seal_all(&mut pair.client, memory.batch(0, memory.len()), wire)?;
     let step = Session::sealed_len(HOT_RECORDS * RECORD);
     let mut plain = vec![0; HOT_RECORDS * RECORD + 1];
@@ -202,7 +127,10 @@ mod tests {
 
     #[test]
     fn what_is_sealed_is_opened_to_the_same_bytes() {
-        let mut pair = Site::make().unwrap().pair(None).unwrap();
+        let mut pair = LoopbackSite::make(SystemTime::now())
+            .unwrap()
+            .connect(None)
+            .unwrap();
         let plain: Vec<u8> = (0..=250).cycle().take(3 * RECORD + 5).collect();
         let mut wire = vec![0; Session::sealed_len(plain.len())];
         let len = seal_all(&mut pair.client, &plain, &mut wire).unwrap();

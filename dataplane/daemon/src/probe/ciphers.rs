@@ -3,18 +3,15 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
-use tls::handshake::{ClientHandshake, HandshakeStep, ServerHandshake};
-use tls::{Credentials, Session, SessionLimits, TlsError, TlsPolicy};
+use tls::{LoopbackPair, LoopbackSite, Session, TlsError};
 
-use crate::credentials::{ALPN_NBD, SUITES};
+use crate::credentials::SUITES;
 use crate::exit::Failure;
 
 /// Each direction of each suite is measured so long: enough for a few hundred records.
 const MEASURE_FOR: Duration = Duration::from_millis(10);
 /// Plaintext of a full record.
 const RECORD_BYTES: usize = tls::session::RECORD_PLAINTEXT_MAX;
-/// Messages a handshake of ours takes at most, both ways.
-const FLIGHTS_MAX: usize = 16;
 
 /// Speed of one suite on one core, plaintext bytes per second.
 #[derive(Debug, Clone, Serialize)]
@@ -45,166 +42,94 @@ impl CipherSpeed {
 /// Measures every suite.
 pub(super) fn measure() -> Result<Vec<CipherSpeed>, Failure> {
     let failed = |error| Failure::tls("measuring the ciphers", &error);
-    let site = Site::make().map_err(failed)?;
-    let preferred = site.pair(None).map_err(failed)?.client.suite_name();
-    let speed = |suite| site.speed(suite, suite == preferred).map_err(failed);
+    let site = LoopbackSite::make(SystemTime::now()).map_err(failed)?;
+    let preferred = site.connect(None).map_err(failed)?.client.suite_name();
+    let speed = |suite| speed_of(&site, suite, suite == preferred).map_err(failed);
     SUITES.into_iter().map(speed).collect()
 }
 
 /// Seals, opens and forges a record with every suite; the name of what does not hold.
 pub(super) fn check() -> Result<(), String> {
-    let site = Site::make().map_err(|error| error.to_string())?;
+    let site = LoopbackSite::make(SystemTime::now()).map_err(|error| error.to_string())?;
     SUITES
         .into_iter()
-        .try_for_each(|suite| site.check(suite).map_err(|what| format!("{suite}: {what}")))
+        .try_for_each(|suite| check_one(&site, suite).map_err(|what| format!("{suite}: {what}")))
 }
 
-/// Certificates for a handshake with ourselves.
-struct Site {
-    server: Credentials,
-    client: Credentials,
+fn speed_of(
+    site: &LoopbackSite,
+    suite: &'static str,
+    preferred: bool,
+) -> Result<CipherSpeed, TlsError> {
+    let ends = site.prepare(Some(suite))?;
+    let begun = Instant::now();
+    let LoopbackPair {
+        mut client,
+        mut server,
+    } = ends.connect()?;
+    let handshake = begun.elapsed();
+    let plain = vec![0xa5; RECORD_BYTES];
+    let mut wire = vec![0; Session::sealed_len(RECORD_BYTES)];
+    let mut sealed = Vec::new();
+    let seal_bytes_per_s = rate_of(|| {
+        let len = client.seal(&plain, &mut wire)?;
+        Ok(len)
+    })?;
+    // The receiver opens records in the order they were sealed: the first pair has gone on, so a new
+    // one prepares enough of them for the time.
+    let LoopbackPair {
+        client: mut sender,
+        server: mut receiver,
+    } = site.connect(Some(suite))?;
+    std::mem::swap(&mut server, &mut receiver);
+    let records = records_for(seal_bytes_per_s);
+    for _ in 0..records {
+        let len = sender.seal(&plain, &mut wire)?;
+        sealed.push(wire[..len].to_vec());
+    }
+    let mut out = vec![0; RECORD_BYTES + 1];
+    let begun = Instant::now();
+    for record in &sealed {
+        server.open(begun, record, &mut out)?;
+    }
+    Ok(CipherSpeed {
+        suite,
+        seal_bytes_per_s,
+        open_bytes_per_s: per_second(records, begun.elapsed()),
+        handshake_us: u64::try_from(handshake.as_micros()).unwrap_or(u64::MAX),
+        preferred,
+    })
 }
 
-/// Two ends of one connection.
-struct Pair {
-    client: Session,
-    server: Session,
-    handshake: Duration,
-}
-
-impl Site {
-    fn make() -> Result<Self, TlsError> {
-        let files = tls::pki::new_site(&["localhost".to_owned()], 1, SystemTime::now())?;
-        let pem = |wanted: &str| {
-            let file = files.iter().find(|(name, ..)| *name == wanted);
-            file.map(|(_, text, _)| text.clone().into_bytes())
-        };
-        let ca_pem = pem("ca-cert.pem").unwrap_or_default();
-        Ok(Self {
-            server: Credentials {
-                ca_pem: ca_pem.clone(),
-                cert_pem: pem("server-cert.pem"),
-                key_pem: pem("server-key.pem"),
-            },
-            client: Credentials {
-                ca_pem,
-                cert_pem: pem("client-cert.pem"),
-                key_pem: pem("client-key.pem"),
-            },
-        })
-    }
-
-    /// A whole handshake in memory; `None` lets the CPU choose the suite.
-    fn pair(&self, suite: Option<&'static str>) -> Result<Pair, TlsError> {
-        let policy = TlsPolicy {
-            alpn: vec![ALPN_NBD.to_vec()],
-            client_certificate_required: true,
-            suites: suite.map(|suite| vec![suite]),
-        };
-        let client_config = tls::client_config(&self.client, &policy)?;
-        let server_config = tls::server_config(&self.server, &policy)?;
-        let begun = Instant::now();
-        let limits = SessionLimits::default();
-        let mut client = ClientHandshake::new(client_config, "localhost", limits)?;
-        let mut server = ServerHandshake::new(server_config, limits)?;
-        let (mut client_done, mut server_done) = (None, None);
-        // What comes behind the end of one side's handshake is none of ours: we send nothing there.
-        for _ in 0..FLIGHTS_MAX {
-            let to_server = client.take_output();
-            if server_done.is_none()
-                && let HandshakeStep::Done(done) = server.handle_input(&to_server)?
-            {
-                server_done = Some(done.session);
-            }
-            let to_client = server.take_output();
-            if client_done.is_none()
-                && let HandshakeStep::Done(done) = client.handle_input(&to_client)?
-            {
-                client_done = Some(done.session);
-            }
-            if server_done.is_some() && client_done.is_some() {
-                break;
-            }
-        }
-        match (client_done, server_done) {
-            (Some(client), Some(server)) => Ok(Pair {
-                client,
-                server,
-                handshake: begun.elapsed(),
-            }),
-            _ => Err(TlsError::ClosedInHandshake),
-        }
-    }
-
-    fn speed(&self, suite: &'static str, preferred: bool) -> Result<CipherSpeed, TlsError> {
-        let Pair {
-            mut client,
-            mut server,
-            handshake,
-        } = self.pair(Some(suite))?;
-        let plain = vec![0xa5; RECORD_BYTES];
-        let mut wire = vec![0; Session::sealed_len(RECORD_BYTES)];
-        let mut sealed = Vec::new();
-        let seal_bytes_per_s = rate_of(|| {
-            let len = client.seal(&plain, &mut wire)?;
-            Ok(len)
-        })?;
-        // The receiver opens records in the order they were sealed: the first pair has gone on, so a new
-        // one prepares enough of them for the time.
-        let Pair {
-            client: mut sender,
-            server: mut receiver,
-            ..
-        } = self.pair(Some(suite))?;
-        std::mem::swap(&mut server, &mut receiver);
-        let records = records_for(seal_bytes_per_s);
-        for _ in 0..records {
-            let len = sender.seal(&plain, &mut wire)?;
-            sealed.push(wire[..len].to_vec());
-        }
-        let mut out = vec![0; RECORD_BYTES + 1];
-        let begun = Instant::now();
-        for record in &sealed {
-            server.open(begun, record, &mut out)?;
-        }
-        Ok(CipherSpeed {
-            suite,
-            seal_bytes_per_s,
-            open_bytes_per_s: per_second(records, begun.elapsed()),
-            handshake_us: u64::try_from(handshake.as_micros()).unwrap_or(u64::MAX),
-            preferred,
-        })
-    }
-
-    fn check(&self, suite: &'static str) -> Result<(), String> {
-        let Pair {
-            mut client,
-            mut server,
-            ..
-        } = self.pair(Some(suite)).map_err(|error| error.to_string())?;
-        let plain: Vec<u8> = (0..=u8::MAX).cycle().take(RECORD_BYTES).collect();
-        let mut wire = vec![0; Session::sealed_len(RECORD_BYTES)];
-        let mut out = vec![0; RECORD_BYTES + 1];
-        let now = Instant::now();
-        for _ in 0..2 {
-            let len = client
-                .seal(&plain, &mut wire)
-                .map_err(|error| error.to_string())?;
-            server
-                .open(now, &wire[..len], &mut out)
-                .map_err(|error| error.to_string())?;
-            if out[..RECORD_BYTES] != plain {
-                return Err("an opened record differs".to_owned());
-            }
-        }
+fn check_one(site: &LoopbackSite, suite: &'static str) -> Result<(), String> {
+    let LoopbackPair {
+        mut client,
+        mut server,
+    } = site
+        .connect(Some(suite))
+        .map_err(|error| error.to_string())?;
+    let plain: Vec<u8> = (0..=u8::MAX).cycle().take(RECORD_BYTES).collect();
+    let mut wire = vec![0; Session::sealed_len(RECORD_BYTES)];
+    let mut out = vec![0; RECORD_BYTES + 1];
+    let now = Instant::now();
+    for _ in 0..2 {
         let len = client
             .seal(&plain, &mut wire)
             .map_err(|error| error.to_string())?;
-        wire[len / 2] ^= 1;
-        match server.open(now, &wire[..len], &mut out) {
-            Err(TlsError::BadRecordMac) => Ok(()),
-            _ => Err("a forged record was accepted".to_owned()),
+        server
+            .open(now, &wire[..len], &mut out)
+            .map_err(|error| error.to_string())?;
+        if out[..RECORD_BYTES] != plain {
+            return Err("an opened record differs".to_owned());
         }
+    }
+    let len = client
+        .seal(&plain, &mut wire)
+        .map_err(|error| error.to_string())?;
+    wire[len / 2] ^= 1;
+    match server.open(now, &wire[..len], &mut out) {
+        Err(TlsError::BadRecordMac) => Ok(()),
+        _ => Err("a forged record was accepted".to_owned()),
     }
 }
 
