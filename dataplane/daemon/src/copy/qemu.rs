@@ -147,13 +147,14 @@ fn opened_by(id: u32) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(format!("/proc/{id}/fd"))? {
         let entry = entry?.path();
-        // It may close one of its own between the listing and the look; the image it keeps open.
-        let (Ok(metadata), Ok(path)) = (std::fs::metadata(&entry), std::fs::read_link(&entry))
-        else {
-            continue;
+        let metadata = match std::fs::metadata(&entry) {
+            Ok(metadata) => metadata,
+            // It closed one of its own between the listing and the look; what it reads the disk from it keeps open.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
         };
         if metadata.is_file() || metadata.file_type().is_block_device() {
-            found.push(path);
+            found.push(std::fs::read_link(&entry)?);
         }
     }
     Ok(found)
