@@ -1,6 +1,7 @@
 //! Socket options, and what a socket is.
 
 use std::{
+    ffi::OsString,
     io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd},
@@ -8,6 +9,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::socket::{
         SetSockOpt, SockaddrStorage, getpeername, getsockname, getsockopt, setsockopt, sockopt,
@@ -125,11 +127,42 @@ pub fn configure_tcp(socket: &impl AsFd, options: &TcpOptions) -> Result<(), Set
         sockopt::TcpUserTimeout,
         &user_timeout,
     )?;
+    stop_pacing(socket)?;
     set_buffers(
         socket,
         options.send_buffer_bytes,
         options.receive_buffer_bytes,
     )
+}
+
+/// What takes the place of BBR where there is no path to learn; the first one that the kernel admits.
+const UNPACED: [&str; 2] = ["cubic", "reno"];
+
+/// Takes BBR off a connection that stays on this machine. BBR sends on a timer at the rate it believes the path has;
+/// where both ends share the CPUs that estimate is of the scheduler, and one connection settles, by chance, at half
+/// of what it could carry. Connections to other machines keep what the administrator chose.
+fn stop_pacing(socket: &impl AsFd) -> Result<(), SetupError> {
+    if is_remote(socket) {
+        return Ok(());
+    }
+    let current = getsockopt(socket, sockopt::TcpCongestion)
+        .map_err(|errno| SetupError::from_io(SOCKET, "TCP_CONGESTION cannot be read", errno))?;
+    if !current.to_string_lossy().starts_with("bbr") {
+        return Ok(());
+    }
+    for name in UNPACED {
+        match setsockopt(socket, sockopt::TcpCongestion, &OsString::from(name)) {
+            // Not in this kernel, or not for us (net.ipv4.tcp_allowed_congestion_control).
+            Err(Errno::ENOENT | Errno::EPERM) => {}
+            other => {
+                return other.map_err(|errno| {
+                    let problem = format!("TCP_CONGESTION cannot be set to {name}");
+                    SetupError::from_io(SOCKET, problem, errno)
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Fixes the kernel's buffers of any socket; None leaves the tuning on.
@@ -300,6 +333,22 @@ mod tests {
             30_000
         );
         assert!(getsockopt(&stream, sockopt::SndBuf).unwrap() >= 1 << 16);
+    }
+
+    #[test]
+    fn a_connection_that_stays_here_is_not_paced() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let congestion = || getsockopt(&stream, sockopt::TcpCongestion).unwrap();
+        if setsockopt(&stream, sockopt::TcpCongestion, &OsString::from("bbr")).is_err() {
+            println!("SKIP: kernel has no bbr, or not for us; nothing to take off");
+        }
+        configure_tcp(&stream, &TcpOptions::default()).unwrap();
+        assert!(!congestion().to_string_lossy().starts_with("bbr"));
+        // Whatever else an administrator chose stays.
+        setsockopt(&stream, sockopt::TcpCongestion, &OsString::from("reno")).unwrap();
+        configure_tcp(&stream, &TcpOptions::default()).unwrap();
+        assert!(congestion().to_string_lossy().starts_with("reno"));
     }
 
     #[test]
