@@ -33,6 +33,7 @@ pub mod stats;
 mod syncs;
 pub mod transfer;
 pub mod tunables;
+mod window;
 mod zero;
 
 pub use dial::{Address, Dialled, Endpoint, NbdClient, NbdEndpoint, TlsMode};

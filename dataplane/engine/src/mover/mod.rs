@@ -3,8 +3,8 @@
 //! ```text
 //! work ─► piece: leases ─► read ─► zero scan ─► write / zero ─► acknowledged
 //! ```
-//! Each end is a file (through the shard's ring), an NBD connection, or nothing. Bytes in flight are bounded by the
-//! window; a piece that cannot go on (no lease, full table, closed gate) waits for a later turn.
+//! Each end is a file (through the shard's ring), an NBD connection, or nothing. Bytes in flight are bounded by a
+//! window that follows rate and round trip; a piece that cannot go on (no lease, full table, closed gate) waits for a later turn.
 
 mod answers;
 mod deadlines;
@@ -25,6 +25,7 @@ use crate::{
     slots::Slots,
     syncs::Mark,
     transfer::shared::{TransferShared, Work, WorkKind},
+    window::Window,
 };
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 use sys::{Backend, Completion, DeviceFile, FileId, Op, Outcome};
@@ -106,6 +107,7 @@ pub(crate) struct Mover {
     hold: Hold,
     pieces: Slots<Piece>,
     in_flight_bytes: usize,
+    window: Window,
     /// The unit being cut into pieces.
     unit: Option<Work>,
     /// Zeroes that must be written as data after all; up to two ends of each emit.
@@ -140,6 +142,7 @@ impl Mover {
         target: End,
         hold: Hold,
     ) -> Self {
+        let window = Window::new(shared.settings.window_bytes);
         Self {
             tag,
             shared,
@@ -149,6 +152,7 @@ impl Mover {
             hold,
             pieces: Slots::new(PIECES_MAX),
             in_flight_bytes: 0,
+            window,
             unit: None,
             redo: VecDeque::with_capacity(2 * 3 * PIECES_MAX),
             reading: VecDeque::with_capacity(PIECES_MAX),

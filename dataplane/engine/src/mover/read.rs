@@ -46,7 +46,7 @@ impl Mover {
     fn start_piece<B: Backend>(&mut self, ctx: &mut Ctx<'_, B>) -> Started {
         let settings = self.shared.settings;
         let behind = self.shared.acks_are_full();
-        if behind || self.pieces.is_full() || self.in_flight_bytes >= settings.window_bytes {
+        if behind || self.pieces.is_full() || self.in_flight_bytes >= self.window.bytes() {
             return Started::Later;
         }
         let Some(work) = self.take_unit() else {

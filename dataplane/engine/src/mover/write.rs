@@ -542,6 +542,9 @@ impl Mover {
             return;
         };
         if piece.writes == 0 && piece.reads == 0 {
+            if piece.len > 0 {
+                self.window.acknowledged(ctx.now, piece.started, piece.len);
+            }
             if matches!(self.target, End::Nbd(_)) {
                 // Its requests were recorded when they were answered.
                 return self.drop_piece(slot);

@@ -49,7 +49,7 @@ pub struct TransferSpec {
     pub connections: usize,
     /// Bytes of a data request, a multiple of 4096.
     pub request_bytes: u32,
-    /// Bytes one stream may have in flight.
+    /// Bytes one stream may have in flight at most; how many it has follows rate and round trip.
     pub window_bytes: usize,
     /// Only these ranges; zeroes in them are always written.
     pub extents: Option<ExtentSet>,
@@ -112,7 +112,7 @@ impl TransferSpec {
             target,
             connections: 1,
             request_bytes: 256 * 1024,
-            window_bytes: 2 * 1024 * 1024,
+            window_bytes: 16 * 1024 * 1024,
             extents: None,
             rate_bytes_per_s: None,
             target_is_zero: false,

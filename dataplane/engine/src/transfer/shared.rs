@@ -118,6 +118,7 @@ pub(crate) struct TransferShared {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MoveSettings {
     pub request_bytes: usize,
+    /// Most that one mover's window may grow to.
     pub window_bytes: usize,
     /// 0: do not look for zeroes.
     pub zero_scan_bytes: usize,

@@ -195,11 +195,12 @@ pub static TABLE: [Tunable; TABLE_LEN] = [
         unit: Unit::Bytes,
         min: MIB,
         max: 64 * MIB,
-        default: 2 * MIB,
+        default: 16 * MIB,
         granule: Granule::MultipleOf(4096),
         applies: Applies::NextTransfer,
-        effect: "Data in flight on one connection. Bandwidth times round trip must fit into the \
-                 windows of all connections.",
+        effect: "Most data in flight on one connection. The window begins at 2M and follows twice the \
+                 rate times the shortest round trip, so that a far peer gets what the line holds and \
+                 a near one stays in the caches; below 2M this is a fixed window.",
         min_reason: "less cannot hide even a local round trip",
         max_reason: "the arena has to hold the windows of all connections",
         ..ROW

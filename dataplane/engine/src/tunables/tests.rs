@@ -63,7 +63,7 @@ fn a_new_set_has_the_defaults() {
     let tunables = Tunables::new();
     assert_eq!(tunables.connections(), 4);
     assert_eq!(tunables.request_bytes(), 262_144);
-    assert_eq!(tunables.window_bytes_max(), 2 << 20);
+    assert_eq!(tunables.window_bytes_max(), 16 << 20);
     assert_eq!(tunables.send_batch_bytes(), 1 << 20);
     assert_eq!(tunables.send_zc(), SendZc::Off);
     assert_eq!(tunables.recv_buffer_bytes(), 512 << 10);
