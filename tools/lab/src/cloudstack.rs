@@ -1,6 +1,7 @@
 //! A lab that runs: a thread with the servers, and what its owner needs to know.
 
 use crate::control::{Control, Core, Shared};
+use crate::devices::Devices;
 use crate::files::{Bus, Files, Nothing};
 use crate::hardware::Hardware;
 use crate::seeded::Seeded;
@@ -27,6 +28,8 @@ pub enum Backing {
     /// Plain files, linked under by-id.
     #[default]
     Files,
+    /// Block devices over a disk with a volatile cache, linked under by-id. Needs root.
+    Devices,
 }
 
 /// How a lab is to be.
@@ -118,6 +121,10 @@ impl CloudStack {
             Backing::Records => Box::new(Nothing),
             Backing::Files => Box::new(
                 Files::new(&options.folder, options.bus, options.seed).map_err(machine(&folder))?,
+            ),
+            Backing::Devices => Box::new(
+                Devices::new(&options.folder, options.bus, options.seed)
+                    .map_err(machine(&folder))?,
             ),
         };
         let clock = if options.manual_clock {

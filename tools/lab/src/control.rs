@@ -137,6 +137,16 @@ impl Control {
             .map_err(LabFault)
     }
 
+    /// Writes an image from the beginning of a volume's disk: something that a machine can boot.
+    ///
+    /// # Errors
+    /// Where there is no such volume or image.
+    pub fn load(&self, volume: &str, image: &std::path::Path) -> Result<(), LabFault> {
+        self.0
+            .with(|world, _, hardware| world.load(volume, image, hardware))
+            .map_err(LabFault)
+    }
+
     /// What is there, whatever lists show.
     #[must_use]
     pub fn state(&self) -> Value {
@@ -193,6 +203,13 @@ struct Expire {
 #[serde(deny_unknown_fields)]
 struct Cut {
     seed: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Image {
+    volume: String,
+    path: PathBuf,
 }
 
 /// One request to the control endpoint: status and body.
@@ -252,6 +269,13 @@ fn route(
             control
                 .power_cut(cut.seed)
                 .map(|lost| (200, json!({"lost_writes": lost})))
+                .map_err(machine)
+        }
+        ("POST", "/image") => {
+            let image: Image = read(body)?;
+            control
+                .load(&image.volume, &image.path)
+                .map(|()| (200, json!({})))
                 .map_err(machine)
         }
         ("POST", "/call") => {

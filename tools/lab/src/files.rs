@@ -192,6 +192,11 @@ impl Hardware for Files {
         Err(Fault::Failed("disks are plain files here, which have no cache that could be lost; run the lab as root".to_owned()))
     }
 
+    fn load(&mut self, volume: &str, image: &Path) -> Result<(), Fault> {
+        let file = OpenOptions::new().write(true).open(self.volume(volume))?;
+        Ok(file.write_all_at(&fs::read(image)?, 0)?)
+    }
+
     fn digests(&mut self, volume: &str) -> Result<Digests, Fault> {
         let mut file = File::open(self.volume(volume))?;
         let mut sum = digest::Context::new(&digest::SHA256);
@@ -244,6 +249,9 @@ impl Hardware for Nothing {
     }
     fn power_off(&mut self, _: &str) {}
     fn power_cut(&mut self, _: u64) -> Result<u64, Fault> {
+        Err(Fault::Failed("there are no disks".to_owned()))
+    }
+    fn load(&mut self, _: &str, _: &Path) -> Result<(), Fault> {
         Err(Fault::Failed("there are no disks".to_owned()))
     }
     fn digests(&mut self, _: &str) -> Result<Digests, Fault> {

@@ -48,5 +48,7 @@ pub(crate) trait Hardware: Send {
     fn power_off(&mut self, machine: &str);
     /// Loses a seeded random subset of what has not been flushed; answers how many writes were lost.
     fn power_cut(&mut self, seed: u64) -> Result<u64, Fault>;
+    /// Writes an image from the beginning of a disk, durably.
+    fn load(&mut self, volume: &str, image: &std::path::Path) -> Result<(), Fault>;
     fn digests(&mut self, volume: &str) -> Result<Digests, Fault>;
 }

@@ -11,11 +11,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cleaning;
 mod cloudstack;
 mod control;
+mod devices;
 mod faults;
 mod files;
+mod fuse;
 mod hardware;
+mod machines;
 mod params;
 mod refusal;
 mod seeded;
@@ -25,8 +29,10 @@ mod signature;
 mod site;
 mod table;
 mod time;
+mod volatile;
 mod world;
 
+pub use cleaning::clean;
 pub use cloudstack::{Backing, CloudStack, Options, StartError};
 pub use control::{Control, LabFault};
 pub use faults::{Armed, Fault};

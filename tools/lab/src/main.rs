@@ -4,7 +4,8 @@
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Test doubles of the world around MigrateKit. For tests and the demonstration; never part of a release.
@@ -19,6 +20,12 @@ struct Line {
 enum Verb {
     /// Serve a CloudStack of one host on loopback until interrupted.
     Cloudstack(CloudStackArgs),
+    /// Remove what a killed lab left in its folder: machines, loop devices, mounts.
+    Clean {
+        /// The folder that the lab was started with.
+        #[arg(long)]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -29,9 +36,9 @@ struct CloudStackArgs {
     /// From which ids, delays and the content of disks follow.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What disks are made of.
-    #[arg(long, value_enum, default_value_t)]
-    backing: lab::Backing,
+    /// What disks are made of [default: devices for root, files for anybody else].
+    #[arg(long, value_enum)]
+    backing: Option<lab::Backing>,
     /// The bus on which the appliance sees its disks.
     #[arg(long, value_enum, default_value_t)]
     bus: lab::Bus,
@@ -53,8 +60,11 @@ struct CloudStackArgs {
 }
 
 fn main() -> ExitCode {
-    let Verb::Cloudstack(args) = Line::parse().verb;
-    match cloudstack(args) {
+    let done = match Line::parse().verb {
+        Verb::Cloudstack(args) => cloudstack(args),
+        Verb::Clean { folder } => clean(&folder),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut text = error.to_string();
@@ -69,10 +79,28 @@ fn main() -> ExitCode {
     }
 }
 
+fn clean(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    for line in lab::clean(folder)? {
+        writeln!(std::io::stdout(), "{line}")?;
+    }
+    Ok(())
+}
+
+fn usual_backing() -> std::io::Result<lab::Backing> {
+    if std::fs::metadata("/proc/self")?.uid() == 0 {
+        return Ok(lab::Backing::Devices);
+    }
+    writeln!(
+        std::io::stderr(),
+        "migratekit-lab: not root: disks are plain files, and there is no power cut"
+    )?;
+    Ok(lab::Backing::Files)
+}
+
 fn cloudstack(args: CloudStackArgs) -> Result<(), Box<dyn std::error::Error>> {
     let options = lab::Options {
         seed: args.seed,
-        backing: args.backing,
+        backing: args.backing.map_or_else(usual_backing, Ok)?,
         bus: args.bus,
         identifiers: if args.number_ids {
             lab::Identifiers::Number

@@ -50,9 +50,16 @@ pub(crate) fn seed_of(seed: u64, name: &str) -> u64 {
 
 /// Writes what a fresh disk holds at `offset`: no byte of it is predictable, none is zero by design.
 pub(crate) fn fill(seed: u64, offset: u64, into: &mut [u8]) {
-    for (at, byte) in (offset..).zip(into.iter_mut()) {
-        let word = mix(seed ^ (at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        *byte = word.to_le_bytes()[usize::from((at % 8) as u8)];
+    let mut at = offset;
+    let mut rest = into;
+    while !rest.is_empty() {
+        let word = mix(seed ^ (at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes();
+        let from = usize::from((at % 8) as u8);
+        let count = (8 - from).min(rest.len());
+        let (now, later) = rest.split_at_mut(count);
+        now.copy_from_slice(&word[from..from + count]);
+        at += count as u64;
+        rest = later;
     }
 }
 

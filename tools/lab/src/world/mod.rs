@@ -4,6 +4,7 @@
 mod answers;
 mod begin;
 mod calls;
+mod deploy;
 mod finish;
 mod jobs;
 mod lists;

@@ -39,6 +39,20 @@ impl World {
         }
     }
 
+    /// Puts an image on a volume, whose disk is made if need be.
+    pub(crate) fn load(
+        &mut self,
+        volume: &str,
+        image: &std::path::Path,
+        hardware: &mut dyn Hardware,
+    ) -> Result<(), Fault> {
+        if self.tables.volume(volume).is_none() {
+            return Err(Fault::Failed(format!("there is no volume {volume}")));
+        }
+        self.place(volume, hardware)?;
+        hardware.load(volume, image)
+    }
+
     /// Everything as it is, and not as lists show it.
     pub(crate) fn state(&self) -> Value {
         let tables = &self.tables;
