@@ -198,6 +198,7 @@ impl World {
     fn forget_place(&mut self, id: &str) {
         if let Some(row) = self.tables.volumes.get_mut(id) {
             (row.vm, row.slot, row.attached, row.root) = (None, None, None, false);
+            row.others.clear();
         }
     }
 
@@ -425,7 +426,9 @@ fn settled(placed: bool) -> &'static str {
 }
 
 fn settle(tables: &mut Tables, id: &str) {
-    if let Some(row) = tables.volumes.get_mut(id) {
+    if let Some(row) = tables.volumes.get_mut(id)
+        && row.state.ends_with("ing")
+    {
         row.state = settled(row.placed);
     }
 }

@@ -124,6 +124,8 @@ pub(super) struct Jobs {
     /// Unfinished ones in the order of their submission.
     open: Vec<String>,
     count: u64,
+    /// Until when no row can have expired, and for which retention.
+    fresh: (u64, u64),
 }
 
 impl Jobs {
@@ -153,8 +155,16 @@ impl Jobs {
     /// Contract 5: rows expire, finished or not. A job that still runs loses only its row, not its work; the lab keeps
     /// such a row until the work is done.
     pub(super) fn expire(&mut self, now: u64, after: u64) {
+        let (until, held) = self.fresh;
+        if now < until && after == held {
+            return;
+        }
+        let ends = |job: &Job| job.submitted.saturating_add(after);
         self.rows
-            .retain(|_, job| job.outcome.is_none() || job.submitted + after > now);
+            .retain(|_, job| job.outcome.is_none() || ends(job) > now);
+        let finished = self.rows.values().filter(|job| job.outcome.is_some());
+        let next = finished.map(ends).min().unwrap_or(now);
+        self.fresh = (next.max(now + 1), after);
     }
 
     /// Forgets finished rows at once; answers how many.
@@ -356,8 +366,7 @@ impl World {
                 Some(due) if goes_on && due < u64::MAX => {
                     self.errands.push((due, Errand::Work(job.work)));
                 }
-                Some(_) => self.take_back(&job.work),
-                None => {}
+                Some(_) | None => self.take_back(&job.work),
             }
             self.settle(now, id, Outcome::Failed(530, None));
         }

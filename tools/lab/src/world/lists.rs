@@ -88,6 +88,7 @@ impl World {
         rows.sort_by_key(|row| row.seq);
         rows.into_iter()
             .filter(|row| vm.is_none_or(|id| row.vm.as_deref() == Some(id)))
+            .filter(|row| wanted(&row.id, &row.name, params))
             .filter(|row| has_tags(tables, "Volume", &row.id, params))
             .map(|row| self.volume_answer(tables, row))
             .filter(|row| matches(row, params, &["type", "state", "diskofferingid"]))
@@ -108,6 +109,7 @@ impl World {
                     .get("networkid")
                     .is_none_or(|id| row.nics.iter().any(|nic| nic.network == id))
             })
+            .filter(|row| wanted(&row.id, &row.name, params))
             .filter(|row| has_tags(tables, "UserVm", &row.id, params))
             .map(|row| self.machine_answer(tables, row))
             .filter(|row| matches(row, params, &["state", "templateid", "serviceofferingid"]))
@@ -123,6 +125,7 @@ impl World {
             .collect();
         rows.sort_by_key(|row| row.seq);
         rows.into_iter()
+            .filter(|row| wanted(&row.id, &row.name, params))
             .filter(|row| has_tags(tables, "Snapshot", &row.id, params))
             .map(|row| self.snapshot_answer(tables, row))
             .filter(|row| matches(row, params, &["volumeid", "snapshottype", "intervaltype"]))
@@ -198,6 +201,16 @@ fn pick(rows: &[Value], params: &Params) -> Vec<Value> {
         })
         .cloned()
         .collect()
+}
+
+/// Whether a row may be the one that was asked for, before it is written out.
+fn wanted(id: &str, name: &str, params: &Params) -> bool {
+    params
+        .get("id")
+        .is_none_or(|only| only.eq_ignore_ascii_case(id))
+        && params
+            .get("name")
+            .is_none_or(|only| only.eq_ignore_ascii_case(name))
 }
 
 fn has_tags(tables: &Tables, kind: &str, id: &str, params: &Params) -> bool {
