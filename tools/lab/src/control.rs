@@ -54,10 +54,12 @@ impl Shared {
         world.next_due()
     }
 
-    /// The time by which the server judges `expires`.
-    pub(crate) fn server_ms(&self) -> u64 {
-        let skew = self.core().world.settings.skew_ms;
-        time::system_ms().saturating_add_signed(skew)
+    /// Whether the rules of POST and expiry are enforced, and the time by which the server judges `expires`.
+    pub(crate) fn rules(&self) -> (bool, u64) {
+        let core = self.core();
+        let settings = &core.world.settings;
+        let now = time::system_ms().saturating_add_signed(settings.skew_ms);
+        (settings.enforce, now)
     }
 }
 

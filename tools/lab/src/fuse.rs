@@ -17,6 +17,10 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Sizes change when volumes are resized: the kernel asks every time.
 const KEEP: Duration = Duration::ZERO;
 
+/// `fallocate(2)`.
+const FALLOC_PUNCH_HOLE: i32 = 0x02;
+const FALLOC_ZERO_RANGE: i32 = 0x10;
+
 #[derive(Default)]
 struct Rows {
     numbers: BTreeMap<String, u64>,
@@ -186,6 +190,26 @@ impl Filesystem for Disks {
     /// Closing is no flush.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.ok();
+    }
+
+    /// Discards and zero-outs of the device above: both leave zeroes, which are as volatile as any write.
+    fn fallocate(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE) == 0 {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        match self.by_number(number, |disk| disk.zero(offset, len)) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(error),
+        }
     }
 
     fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {

@@ -148,7 +148,7 @@ fn admit(
     command: &str,
     pairs: &[(String, String)],
 ) -> Result<(), Refusal> {
-    let enforce = shared.with(|world, _, _| world.settings.enforce);
+    let (enforce, now) = shared.rules();
     // Contract 1: every command not starting with get, list, query or find must be POSTed.
     let reads = ["get", "list", "query", "find"]
         .iter()
@@ -158,7 +158,7 @@ fn admit(
             "State changing command {command} needs the POST method"
         )));
     }
-    signature::check(&shared.keys, pairs, shared.server_ms(), enforce)
+    signature::check(&shared.keys, pairs, now, enforce)
 }
 
 /// Contract 1: body and query are merged, and the query wins where both have a name.

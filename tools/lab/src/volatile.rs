@@ -111,7 +111,12 @@ impl Disk {
             let from = usize::try_from(at % BLOCK).map_err(io::Error::other)?;
             let (piece, tail) = rest.split_at(rest.len().min(BLOCK_LEN - from));
             let block = at / BLOCK;
-            let mut shown = self.block(block)?;
+            let whole = piece.len() == BLOCK_LEN;
+            let mut shown = if whole {
+                Box::new([0; BLOCK_LEN])
+            } else {
+                self.block(block)?
+            };
             shown[from..from + piece.len()].copy_from_slice(piece);
             self.visible.insert(block, shown);
             self.pending.push(Piece {
@@ -131,9 +136,28 @@ impl Disk {
         Ok(())
     }
 
+    /// Writes zeroes, as far as the disk goes.
+    pub(crate) fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        let end = self.size.min(offset.saturating_add(len));
+        let mut at = offset;
+        while at < end {
+            let count =
+                usize::try_from(end - at).map_or(ZEROES.len(), |left| left.min(ZEROES.len()));
+            self.write(at, &ZEROES[..count])?;
+            at += count as u64;
+        }
+        Ok(())
+    }
+
     fn put<'a>(&mut self, pieces: impl Iterator<Item = &'a Piece>) -> io::Result<()> {
         for piece in pieces {
-            let mut bytes = self.durable_block(piece.block)?;
+            let whole = piece.bytes.len() == BLOCK_LEN;
+            let mut bytes = if whole {
+                Box::new([0; BLOCK_LEN])
+            } else {
+                self.durable_block(piece.block)?
+            };
             bytes[piece.at..piece.at + piece.bytes.len()].copy_from_slice(&piece.bytes);
             self.store(piece.block, &bytes)?;
         }
@@ -249,6 +273,31 @@ mod tests {
         };
         assert_eq!(cut(3), cut(3));
         assert_ne!(cut(3), cut(4));
+    }
+
+    #[test]
+    fn zeroes_are_as_volatile_as_any_write() {
+        let mut disk = disk();
+        disk.zero(100, u64::MAX).expect("zeroed");
+        assert!(
+            disk.read(100, 1 << 20)
+                .expect("read")
+                .iter()
+                .all(|byte| *byte == 0)
+        );
+        assert!(
+            disk.read(0, 100)
+                .expect("read")
+                .iter()
+                .any(|byte| *byte != 0)
+        );
+        assert!(disk.power_cut(&mut Seeded::new(2)).expect("cut") > 0);
+        assert!(
+            disk.read(100, 1 << 20)
+                .expect("read")
+                .iter()
+                .any(|byte| *byte != 0)
+        );
     }
 
     #[test]

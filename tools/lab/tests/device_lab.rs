@@ -236,6 +236,34 @@ fn snapshots_clones_and_sizes_reach_the_device() {
     );
 }
 
+#[test]
+fn zeroed_and_discarded_blocks_are_zero() {
+    if !able() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let lab = CloudStack::start(&options(folder.path())).unwrap();
+    let device = attach(&lab, &volume(&lab));
+    for (arguments, block) in [
+        (vec!["-z", "-o", "8192", "-l", "4096"], 2),
+        (vec!["-o", "16384", "-l", "4096"], 4),
+    ] {
+        assert!(
+            Command::new("blkdiscard")
+                .args(arguments)
+                .arg(&device)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(
+            read(&open(&device), block * 4096, 4096),
+            [0; 4096],
+            "zeroed and discarded blocks are zero"
+        );
+    }
+}
+
 fn left(folder: &Path) -> bool {
     let loops = Command::new("losetup")
         .args(["--list", "--noheadings", "--output", "BACK-FILE"])
