@@ -99,6 +99,6 @@ mod tests {
         assert!(attach.parameters["virtualmachineid"].required);
         assert_eq!(attach.parameters["deviceid"].kind, "long");
         assert!(!attach.parameters["starteventid"].played);
-        assert_eq!(all().count(), 41);
+        assert_eq!(all().count(), 45);
     }
 }

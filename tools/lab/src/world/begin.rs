@@ -112,7 +112,7 @@ impl World {
                     )));
                 }
             }
-            _ => {}
+            _ => self.begin_vm_snapshot(work)?,
         }
         Ok(())
     }
@@ -173,6 +173,7 @@ impl World {
                 "Volume state must be in Allocated, Ready or in Uploaded state",
             ));
         }
+        self.no_vm_snapshots(machine, "attach volume")?;
         let vm = self.machine_row(machine)?;
         // Contract 7, attach: `either running or stopped`.
         if !matches!(vm.state, "Running" | "Stopped") {
@@ -247,6 +248,7 @@ impl World {
                 "The specified volume is not attached to a virtual machine.",
             ));
         };
+        self.no_vm_snapshots(machine, "detach volume")?;
         let state = self.machine_row(machine)?.state;
         if !matches!(state, "Running" | "Stopped" | "Destroyed") {
             return Err(Refusal::parameter(
@@ -375,6 +377,10 @@ impl World {
                 "The volume of snapshot {id} is not in Ready state"
             )));
         }
+        // Contract 14: no snapshots of the machine.
+        if let Some(machine) = volume.vm.as_deref() {
+            self.no_vm_snapshots(machine, "revert snapshot")?;
+        }
         // Contract 7, revert: `not in the shutdown state`.
         let machine = volume.vm.as_deref().and_then(|vm| self.tables.machine(vm));
         if machine.is_some_and(|vm| vm.state != "Stopped") {
@@ -411,6 +417,7 @@ impl World {
     }
 
     fn may_add_nic(&self, machine: &str, network: &str, mac: Option<&str>) -> Result<(), Refusal> {
+        self.no_vm_snapshots(machine, "add NIC")?;
         let row = self.machine_row(machine)?;
         if !matches!(row.state, "Running" | "Stopped") {
             return Err(Refusal::parameter(
@@ -441,6 +448,7 @@ impl World {
     }
 
     fn may_remove_nic(&self, machine: &str, nic: &str) -> Result<(), Refusal> {
+        self.no_vm_snapshots(machine, "remove NIC")?;
         let row = self.machine_row(machine)?;
         match row.nics.iter().position(|one| one.id == *nic) {
             None => Err(Refusal::parameter(format!(

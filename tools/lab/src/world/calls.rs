@@ -139,6 +139,8 @@ impl World {
             "createVolume" => return self.new_volume(now, params),
             "createSnapshot" => return self.new_snapshot(now, params),
             "deployVirtualMachine" => return self.new_machine(now, params),
+            "createVMSnapshot" => return self.new_vm_snapshot(now, params),
+            "deleteVMSnapshot" => self.drop_vm_snapshot(params)?,
             "attachVolume" => self.attach_work(params)?,
             "detachVolume" => self.detach_work(params)?,
             "destroyVolume" => Work::DestroyVolume {
@@ -498,6 +500,7 @@ fn object_of(work: &Work) -> Option<String> {
         | Work::Detach { volume, .. }
         | Work::DestroyVolume { volume, .. }
         | Work::Resize { volume, .. } => Some(volume.clone()),
+        Work::DropVmSnapshot { snapshot, .. } => Some(snapshot.clone()),
         Work::DeleteSnapshot { snapshot } | Work::Revert { snapshot } => Some(snapshot.clone()),
         Work::Start { machine }
         | Work::Stop { machine }

@@ -128,7 +128,7 @@ impl World {
             Work::DefaultNic { machine, nic } => {
                 self.nics_of(machine, |nics| nics.sort_by_key(|one| one.id != *nic));
             }
-            _ => {}
+            _ => self.finish_vm_snapshot(work),
         }
     }
 
@@ -318,6 +318,7 @@ impl World {
             self.forget_place(&volume);
             self.erase(&volume, hardware)?;
         }
+        self.tables.vm_snapshots.retain(|_, row| row.machine != id);
         if let Some(row) = self.tables.machines.get_mut(id) {
             (row.removed, row.state) = (true, "Expunging");
         }
@@ -373,7 +374,7 @@ impl World {
             {
                 self.set_machine(machine, "Running");
             }
-            _ => {}
+            _ => self.take_back_vm_snapshot(work),
         }
         self.tables.revision += 1;
     }
@@ -412,6 +413,9 @@ impl World {
                 Value::Null,
                 |row| json!({"virtualmachine": self.machine_answer(&self.tables, row)}),
             ),
+            Work::TakeVmSnapshot { snapshot, .. } | Work::DropVmSnapshot { snapshot, .. } => {
+                self.vm_snapshot_result(snapshot)
+            }
             Work::DeleteSnapshot { .. }
             | Work::Expunge { .. }
             | Work::Tag { .. }

@@ -66,6 +66,14 @@ pub(crate) enum Work {
     Expunge {
         machine: String,
     },
+    TakeVmSnapshot {
+        snapshot: String,
+        machine: String,
+    },
+    DropVmSnapshot {
+        snapshot: String,
+        machine: String,
+    },
     AddNic {
         machine: String,
         network: String,
@@ -384,6 +392,8 @@ fn queue_of(work: &Work) -> Option<String> {
         | Work::Reboot { machine }
         | Work::DestroyMachine { machine, .. }
         | Work::Expunge { machine }
+        | Work::TakeVmSnapshot { machine, .. }
+        | Work::DropVmSnapshot { machine, .. }
         | Work::AddNic { machine, .. }
         | Work::RemoveNic { machine, .. }
         | Work::DefaultNic { machine, .. } => Some(machine.clone()),

@@ -21,6 +21,8 @@ impl World {
                 .open()
                 .map(|job| job.answer(&site.accounts[0]["id"]))
                 .collect(),
+            "listVMSnapshot" => self.vm_snapshots(params),
+            "listDomains" => self.domains(params),
             "listTags" => self.tags(params),
             "listApis" => apis(params),
             "listConfigurations" => self.configurations(params),

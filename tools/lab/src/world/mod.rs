@@ -10,6 +10,7 @@ mod jobs;
 mod lists;
 mod operator;
 mod tables;
+mod vm_snapshots;
 
 pub use operator::Restart;
 

@@ -1,5 +1,6 @@
 //! The rows of volumes, machines and snapshots.
 
+use super::vm_snapshots::VmSnapshot;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, Default)]
@@ -76,6 +77,7 @@ pub(super) struct Tables {
     pub(super) volumes: BTreeMap<String, Volume>,
     pub(super) machines: BTreeMap<String, Machine>,
     pub(super) snapshots: BTreeMap<String, Snapshot>,
+    pub(super) vm_snapshots: BTreeMap<String, VmSnapshot>,
     /// Tags by (type, id).
     pub(super) tags: BTreeMap<(String, String), BTreeMap<String, String>>,
     pub(super) revision: u64,

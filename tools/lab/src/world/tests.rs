@@ -740,6 +740,49 @@ fn errors_stand_under_the_key_that_cloudstack_uses() {
     assert_eq!(key(refused("", &Refusal::unauthorized())), "null");
 }
 
+#[test]
+fn snapshots_of_a_machine_block_its_disks_and_nics() {
+    let mut bench = Bench::new();
+    let (one, two) = (bench.volume("one"), bench.volume("two"));
+    bench.attach(&one, "1");
+    let machine = bench.world.appliance().to_owned();
+    let take = [
+        ("command", "createVMSnapshot"),
+        ("virtualmachineid", machine.as_str()),
+        ("name", "before"),
+    ];
+    let job = bench.run(&take);
+    assert_eq!(job["jobresult"]["vmsnapshot"]["state"], "Ready", "{job}");
+    assert_eq!(
+        bench.call(&take).0,
+        431,
+        "names are unique within a machine"
+    );
+    failed(&bench.attach(&two, "2"), 431, "does not have");
+    failed(&bench.detach(&one), 431, "does not have");
+    let network = id_text(&bench.world.site().networks[1]["id"]);
+    let add = [
+        ("command", "addNicToVirtualMachine"),
+        ("virtualmachineid", machine.as_str()),
+        ("networkid", &network),
+    ];
+    failed(&bench.run(&add), 431, "does not have");
+    let (_, list) = bench.call(&[
+        ("command", "listVMSnapshot"),
+        ("virtualmachineid", &machine),
+    ]);
+    let id = id_text(&list["vmSnapshot"][0]["id"]);
+    assert_eq!(
+        bench.run(&[("command", "deleteVMSnapshot"), ("vmsnapshotid", &id)])["jobresult"]["success"],
+        true
+    );
+    assert_eq!(bench.detach(&one)["jobstatus"], 1);
+    assert_eq!(
+        bench.call(&[("command", "listDomains")]).1["domain"][0]["name"],
+        "ROOT"
+    );
+}
+
 fn pick<'a, T>(rng: &mut Seeded, from: &'a [T]) -> &'a T {
     let index = rng.below(from.len() as u64);
     from.iter()
