@@ -17,6 +17,7 @@ mod data;
 mod exit;
 mod export;
 mod invalid;
+pub mod knob;
 pub mod limits;
 mod names;
 mod status;

@@ -394,6 +394,8 @@ fn a_trial_of_tunables_ends_with_its_lease_or_its_connection() {
     // Others may look, and only one may try.
     let mut other = Data::connect(&server, &stranger);
     assert_eq!(depth(&other.get("/v1/tunables").json(200)), 7);
+    assert_eq!(data.get("/v1/status").json(200)["connections"]["served"], 0);
+    assert_eq!(other.get("/v1/status").error(403), "forbidden");
     assert_eq!(
         other.ask("PATCH", "/v1/tunables", &trial(9, 1)).error(403),
         "forbidden"

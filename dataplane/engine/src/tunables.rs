@@ -1,23 +1,19 @@
-//! The knobs: one table, and the values in force.
+//! The values in force of the knobs, whose table is in [`control::knob`].
 //!
-//! Everything that shows or changes a knob reads [`TABLE`]: `--set`, the help text, the control socket, the
-//! tuning tool and `docs/interfaces/tunables.md`. A value out of range is not an error: it is moved to the
+//! A value out of range is not an error: it is moved to the
 //! nearest allowed one, and [`Tunables::set`] says why. An unknown name or word is an error.
 //!
 //! Shards read the values with relaxed loads: a change is seen within a turn or two, and nothing
 //! depends on two knobs changing together.
 
-mod table;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use table::{Applies, Granule, Knob, TABLE, Tunable, Unit};
-pub use text::{help, markdown};
+pub use control::knob::{Applies, Granule, Knob, TABLE, Tunable, Unit, help, markdown};
 
 use crate::EngineError;
 use crate::error::{Blame, ErrorKind};
@@ -91,7 +87,7 @@ impl Tunables {
         let index = index_of(name).ok_or_else(|| unknown_name(name))?;
         let row = &TABLE[index];
         if row.unit == Unit::Choice && row.choice_name(value).is_none() {
-            return Err(row.refuse(&value.to_string()));
+            return Err(refuse(row, &value.to_string()));
         }
         let (allowed, reason) = row.clamp(value);
         self.knobs[index].requested.store(value, Ordering::Relaxed);
@@ -102,7 +98,7 @@ impl Tunables {
     /// Sets a knob by text: a number, a size like `256K`, or the word of a choice.
     pub fn set_text(&self, name: &str, text: &str) -> Result<Option<String>, EngineError> {
         let row = Tunable::by_name(name).ok_or_else(|| unknown_name(name))?;
-        let value = row.parse(text).ok_or_else(|| row.refuse(text))?;
+        let value = row.parse(text).ok_or_else(|| refuse(row, text))?;
         self.set(name, value)
     }
 
@@ -282,4 +278,17 @@ fn unknown_name(name: &str) -> EngineError {
         name,
     )
     .remedy(format!("the tunables are {}", names.join(", ")))
+}
+
+/// A text that is no value of this knob.
+fn refuse(row: &Tunable, text: &str) -> EngineError {
+    let remedy = match row.unit {
+        Unit::Choice => format!("use one of {}", row.choices.join(", ")),
+        Unit::Count | Unit::Seconds => "write a number".to_owned(),
+        Unit::Bytes | Unit::BytesPerSecond => {
+            "write bytes, or a number with K, M, G or T".to_owned()
+        }
+    };
+    let what = format!("{text:?} is not a value of this tunable");
+    EngineError::new(ErrorKind::Config, Blame::Operator, what, row.name).remedy(remedy)
 }

@@ -110,6 +110,7 @@ fn router(context: &Arc<Context>, client: &Arc<Client>) -> Router {
             get(stream::show).put(stream::begin).delete(stream::end),
         )
         .route("/v1/tunables", get(tunables::list).patch(tunables::patch))
+        .route("/v1/status", get(tunables::status))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(from_fn_with_state(Arc::clone(context), take_body))

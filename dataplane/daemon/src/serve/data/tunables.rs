@@ -1,4 +1,4 @@
-//! `GET` and `PATCH /v1/tunables`: looking is free, changing is for tuners.
+//! `GET` and `PATCH /v1/tunables`: looking is free, changing is for tuners; and `GET /v1/status`, for tuners.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,14 +30,28 @@ pub(super) async fn patch(
     respond(&context, view)
 }
 
-fn apply(context: &Context, client: &Client, trial: &TunableTrial) -> Result<(), ErrorBody> {
-    if !context.config().tuners.admits(&client.fingerprint) {
-        return Err(problem::refuse(
-            ErrorKind::Forbidden,
-            "this certificate may not change tunables",
-            "name its fingerprint under `tuners` in the configuration of the server",
-        ));
+/// How the process is: who measures must know who else is at work.
+pub(super) async fn status(
+    State(context): State<Arc<Context>>,
+    Extension(client): Extension<Arc<Client>>,
+) -> Response {
+    let allowed = check_tuner(&context, &client, "this certificate may not see the status");
+    respond(
+        &context,
+        allowed.map(|()| (StatusCode::OK, context.status())),
+    )
+}
+
+fn check_tuner(context: &Context, client: &Client, what: &str) -> Result<(), ErrorBody> {
+    if context.config().tuners.admits(&client.fingerprint) {
+        return Ok(());
     }
+    let remedy = "name its fingerprint under `tuners` in the configuration of the server";
+    Err(problem::refuse(ErrorKind::Forbidden, what, remedy))
+}
+
+fn apply(context: &Context, client: &Client, trial: &TunableTrial) -> Result<(), ErrorBody> {
+    check_tuner(context, client, "this certificate may not change tunables")?;
     let Some(lease_s) = trial.lease_s else {
         return context.trials.set(&context.tunables, &trial.values);
     };

@@ -129,7 +129,7 @@ fn wrapped(text: &str, width: usize, line_end: &str) -> String {
 const PAGE_TOP: &str = "\
 # Tunables
 
-This page is generated from the table in `dataplane/engine/src/tunables/table.rs`, and a test keeps the two
+This page is generated from the table in `dataplane/control/src/knob/table.rs`, and a test keeps the two
 equal. To write it anew: `UPDATE_DOCS=1 cargo test -p engine tunables`.
 
 A tunable changes how fast bytes move, never which bytes. A value out of range is moved to the nearest

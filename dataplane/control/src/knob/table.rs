@@ -1,8 +1,5 @@
 //! The table of knobs, and what it takes to keep a value inside its row.
 
-use crate::EngineError;
-use crate::error::{Blame, ErrorKind};
-
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -404,19 +401,6 @@ impl Tunable {
             )
         });
         (allowed, reason)
-    }
-
-    /// A text that is no value of this knob.
-    pub(super) fn refuse(&self, text: &str) -> EngineError {
-        let remedy = match self.unit {
-            Unit::Choice => format!("use one of {}", self.choices.join(", ")),
-            Unit::Count | Unit::Seconds => "write a number".to_owned(),
-            Unit::Bytes | Unit::BytesPerSecond => {
-                "write bytes, or a number with K, M, G or T".to_owned()
-            }
-        };
-        let what = format!("{text:?} is not a value of this tunable");
-        EngineError::new(ErrorKind::Config, Blame::Operator, what, self.name).remedy(remedy)
     }
 }
 
