@@ -101,6 +101,11 @@ impl Ours {
         timed(&mut command, &[], std::slice::from_ref(&self.server))
     }
 
+    /// From now on copies go to this port, where something passes them on.
+    pub fn reach_through(&mut self, port: u16) {
+        self.uri = format!("mk://127.0.0.1:{port}/t");
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn uri(&self) -> &str {

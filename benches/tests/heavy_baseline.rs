@@ -113,6 +113,34 @@ fn bytes_out_of_a_device_and_into_a_disk_are_measured_too() {
 }
 
 #[test]
+fn a_long_line_is_measured_beside_a_short_one() {
+    if !all_are_there() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let run = baseline(dir.path(), &["--only", "delay", "--json", "a.json"]);
+    assert!(run.status.success(), "{run:#?}");
+    let text = std::fs::read_to_string(dir.path().join("a.json")).unwrap();
+    let result: Value = serde_json::from_str(&text).unwrap();
+    let sides = result["scenarios"][0]["contestants"].as_array().unwrap();
+    let names: Vec<_> = sides
+        .iter()
+        .map(|side| side["name"].as_str().unwrap())
+        .collect();
+    let others = [
+        "nbdcopy -> nbdkit, TLS, 0 ms",
+        "nbdcopy -> nbdkit, TLS, 50 ms",
+    ];
+    assert_eq!(
+        names,
+        [&["ours, 0 ms", "ours, 50 ms"][..], &others[..]].concat()
+    );
+    let median = |side: &Value| side["gib_per_s"]["median"].as_f64().unwrap();
+    // 16 MiB over 50 ms cannot come near what they are without.
+    assert!(median(&sides[1]) < median(&sides[0]), "{text}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_told_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();
     for (args, word) in [

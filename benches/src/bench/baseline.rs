@@ -7,6 +7,7 @@ mod assertions;
 mod ceiling;
 mod compare;
 mod contestants;
+mod delay;
 mod ground;
 mod report;
 mod scenario;
@@ -34,7 +35,7 @@ pub(crate) struct Args {
     /// Rounds; the median counts [default: 7]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Only these scenarios [default: all that need no disk]
+    /// Only these scenarios [default: all that need no disk; with --quick, delay is left out, too]
     #[arg(long, value_enum)]
     only: Vec<Scenario>,
     /// A folder on a disk: adds the scenario `write-disk` there
@@ -145,6 +146,7 @@ fn chosen(args: &Args) -> Result<Vec<Scenario>> {
     let all = Scenario::ALL.into_iter();
     Ok(all
         .filter(|scenario| args.disk.is_some() || !needs_disk(scenario))
+        .filter(|scenario| !args.quick || *scenario != Scenario::Delay)
         .collect())
 }
 

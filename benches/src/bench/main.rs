@@ -13,6 +13,7 @@
 
 mod baseline;
 mod ceilings;
+mod proxy;
 
 use clap::{Parser, Subcommand};
 use control::Exit;
@@ -32,12 +33,16 @@ enum What {
     Ceilings(ceilings::Args),
     /// The data plane against everything else that moves disks over NBD, and against the bare pipeline
     Baseline(baseline::Args),
+    /// Makes a line longer; baseline starts it by itself
+    #[command(hide = true)]
+    Proxy(proxy::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().what {
         What::Ceilings(args) => ceilings::run(&args).map(|()| ExitCode::SUCCESS),
         What::Baseline(args) => baseline::run(&args),
+        What::Proxy(args) => proxy::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match outcome {
         Ok(code) => code,

@@ -4,6 +4,7 @@ use super::{
     Plan,
     ceiling::Ceiling,
     contestants::{Contestant, Kind, Settings},
+    delay,
     ground::Ground,
 };
 use anyhow::Result;
@@ -22,6 +23,8 @@ pub(super) enum Scenario {
     ReadLoop,
     /// Bytes from memory into a file on a disk, flushed at the end
     WriteDisk,
+    /// Bytes from memory over a line of 50 ms there and back, discarded
+    Delay,
 }
 
 /// What is behind a server.
@@ -33,11 +36,12 @@ pub(super) enum Place {
 }
 
 impl Scenario {
-    pub(super) const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::WriteNull,
         Self::WriteLoop,
         Self::ReadLoop,
         Self::WriteDisk,
+        Self::Delay,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -46,12 +50,13 @@ impl Scenario {
             Self::WriteLoop => "write-loop",
             Self::ReadLoop => "read-loop",
             Self::WriteDisk => "write-disk",
+            Self::Delay => "delay",
         }
     }
 
     pub(super) const fn place(self) -> Place {
         match self {
-            Self::WriteNull => Place::Null,
+            Self::WriteNull | Self::Delay => Place::Null,
             Self::WriteLoop | Self::ReadLoop => Place::Loop,
             Self::WriteDisk => Place::Disk,
         }
@@ -92,6 +97,9 @@ struct Entrant {
 
 /// Runs all rounds of a scenario.
 pub(super) fn measure(plan: &Plan, scenario: Scenario) -> Result<Outcome> {
+    if scenario == Scenario::Delay {
+        return delay::measure(plan);
+    }
     let mut ground = Ground::new(plan, scenario)?;
     let mut ceiling = None;
     let mut entrants = Vec::new();
