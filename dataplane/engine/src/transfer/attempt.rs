@@ -97,23 +97,40 @@ impl<'a, 'b> Attempt<'a, 'b> {
 
     /// Dials every connection first, so that a refusal costs nothing, then hands the streams to the shards.
     fn start(&self) -> Result<(), EngineError> {
-        let job = &self.job;
-        let mut seeds = Vec::with_capacity(job.movers);
-        for index in 0..job.movers {
-            seeds.push(MoverSeed {
-                shared: Arc::clone(&self.shared),
-                index,
-                source: job.source.end.seed(Role::Source)?,
-                target: job.target.end.seed(Role::Target)?,
-            });
-        }
-        for (index, seed) in seeds.into_iter().enumerate() {
-            if let Err(error) = job.engine.add_mover(index, seed) {
+        for (index, seed) in self.dial()?.into_iter().enumerate() {
+            if let Err(error) = self.job.engine.add_mover(index, seed) {
                 self.shared.ended_movers.fetch_add(1, Ordering::AcqRel);
                 self.shared.fail(error);
             }
         }
         Ok(())
+    }
+
+    /// All at once: a handshake is some six round trips of waiting, and over a long line one connection after the
+    /// other would wait for seconds before the first byte moves.
+    fn dial(&self) -> Result<Vec<MoverSeed>, EngineError> {
+        let (source, target) = (&self.job.source.end, &self.job.target.end);
+        let shared = &self.shared;
+        let seed = |index| {
+            Ok(MoverSeed {
+                shared: Arc::clone(shared),
+                index,
+                source: source.seed(Role::Source)?,
+                target: target.seed(Role::Target)?,
+            })
+        };
+        thread::scope(|scope| {
+            let dialling: Vec<_> = (1..self.job.movers)
+                .map(|index| scope.spawn(move || seed(index)))
+                .collect();
+            let mut seeds = vec![seed(0)];
+            // A panic ends the process, so that a thread without a result cannot be seen here.
+            seeds.extend(dialling.into_iter().map(|dialled| {
+                let panicked = || EngineError::bug("a connecting thread ended", "transfer");
+                dialled.join().map_err(|_| panicked()).flatten()
+            }));
+            seeds.into_iter().collect()
+        })
     }
 
     /// Waits for the movers through all phases.
