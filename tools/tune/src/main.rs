@@ -9,6 +9,8 @@
 mod check;
 mod explain;
 mod peer;
+mod plan;
+mod run;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +31,8 @@ struct Cli {
 enum Verb {
     /// Tell what a tunable does, and what it may be
     Explain(explain::Args),
+    /// Find better settings for a target by copying to it
+    Run(Box<run::Args>),
     /// Look at what of this machine matters, and say what to do about it
     Check(check::Args),
 }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Explain(args) => explain::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Run(args) => run::run(&args),
     };
     match outcome {
         Ok(text) => {

@@ -1,8 +1,10 @@
 //! A server of ours, and the tool beside it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -48,6 +50,8 @@ impl Site {
             .arg(&config)
             .arg("--tls-dir")
             .arg(&pki)
+            .arg("--control-dir")
+            .arg(dir.path().join("ctl"))
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -57,7 +61,10 @@ impl Site {
         let address = out
             .lines()
             .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("listening ").map(str::to_owned))
+            .find_map(|line| {
+                let address = line.strip_prefix("listening ")?;
+                Some(address.to_owned()).filter(|address| !address.contains(' '))
+            })
             .unwrap();
         Some(Self {
             dir,
@@ -69,6 +76,34 @@ impl Site {
 
     pub(crate) fn uri(&self, export: &str) -> String {
         format!("mk://{}/{export}", self.address)
+    }
+
+    /// What the server has in force, by its control socket.
+    pub(crate) fn device_depth(&self) -> u64 {
+        let mut socket = UnixStream::connect(self.dir.path().join("ctl/transfers.sock")).unwrap();
+        socket
+            .write_all(b"GET /v1/tunables HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let all = body["tunables"].as_array().unwrap();
+        let depth = all
+            .iter()
+            .find(|one| one["name"] == "device_depth")
+            .unwrap();
+        depth["value"].as_u64().unwrap()
+    }
+
+    /// Waits until the server has this in force: it sees the end of a connection a moment later.
+    pub(crate) fn until_device_depth(&self, wanted: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.device_depth() != wanted {
+            assert!(Instant::now() < deadline, "device_depth is not {wanted}");
+            // There is no event for it.
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
 
     /// Runs the tool to its end.
