@@ -9,6 +9,7 @@ mod compare;
 mod contestants;
 mod delay;
 mod ground;
+mod page;
 mod report;
 mod scenario;
 mod two_hosts;
@@ -44,8 +45,11 @@ pub(crate) struct Args {
     /// Write the figures as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write the figures as a page with plots that needs no other file
+    #[arg(long)]
+    html: Option<PathBuf>,
     /// Measure only to this export of another machine, null or scratch: `mk://HOST/EXPORT`
-    #[arg(long, value_name = "URI", conflicts_with_all = ["only", "disk", "json", "assert"])]
+    #[arg(long, value_name = "URI", conflicts_with_all = ["only", "disk", "json", "html", "assert"])]
     target: Option<String>,
     /// Certificates for --target
     #[arg(long, requires = "target")]
@@ -123,6 +127,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &args.html {
+        let text = page::page(&serde_json::to_value(&report)?);
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     let Some(wanted) = wanted else {
         return Ok(ExitCode::SUCCESS);
