@@ -1,6 +1,6 @@
 //! What can go wrong between us and CloudStack, whose turn it is, and whether the thing may have been done all the same.
 
-use control::answer::{Blame, Retry};
+use control::{Blame, Retry};
 use std::fmt;
 
 /// The kinds of failure, for code to branch on.
