@@ -71,7 +71,7 @@ impl Command for QueryAsyncJobResult {
     const NAME: &'static str = "queryAsyncJobResult";
     type Answer = Job;
     fn parameters(&self) -> Parameters {
-        Parameters::new().with("jobid", &self.jobid)
+        Parameters::new().with("jobid", self.jobid.as_str())
     }
     fn read(&self, mut body: Map<String, Value>) -> Result<Job, String> {
         let status = number(body.get("jobstatus")).ok_or("no `jobstatus` in it")?;

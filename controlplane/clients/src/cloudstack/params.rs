@@ -13,14 +13,14 @@ impl Parameters {
 
     /// Adds `name`.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
-        self.0.push((name.into(), value.to_string()));
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.0.push((name.into(), value.into()));
         self
     }
 
     /// Adds `name` when there is a value.
     #[must_use]
-    pub fn maybe(self, name: &str, value: Option<impl ToString>) -> Self {
+    pub fn maybe(self, name: &str, value: Option<impl Into<String>>) -> Self {
         match value {
             Some(value) => self.with(name, value),
             None => self,
@@ -29,7 +29,7 @@ impl Parameters {
 
     /// Adds entry `index` of map `name`: `name[index].key`. The server is particular about the case of `key`.
     #[must_use]
-    pub fn entry(self, name: &str, index: usize, key: &str, value: impl ToString) -> Self {
+    pub fn entry(self, name: &str, index: usize, key: &str, value: impl Into<String>) -> Self {
         self.with(&format!("{name}[{index}].{key}"), value)
     }
 
