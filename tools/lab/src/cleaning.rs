@@ -77,3 +77,44 @@ fn end_machine(path: &Path) -> io::Result<Option<String>> {
     fs::remove_file(path)?;
     Ok(is_it.then(|| format!("ended machine process {process}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command, Stdio};
+
+    /// A process that waits for its input to end, with `word` among its arguments.
+    fn waiting(word: &str) -> Child {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "read line", word])
+            .stdin(Stdio::piped());
+        command.spawn().expect("a shell")
+    }
+
+    #[test]
+    fn recorded_machines_are_ended_and_a_number_that_was_given_to_somebody_else_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machines = folder
+            .path()
+            .canonicalize()
+            .expect("there")
+            .join("machines");
+        fs::create_dir(&machines).expect("made");
+        let (ours, theirs) = (machines.join("ours.pid"), machines.join("theirs.pid"));
+        let mut machine = waiting(&ours.to_string_lossy());
+        let mut stranger = waiting("something else");
+        fs::write(&ours, machine.id().to_string()).expect("written");
+        fs::write(&theirs, format!("{}\n", stranger.id())).expect("written");
+        let done = clean(folder.path()).expect("cleaned");
+        assert_eq!(done, [format!("ended machine process {}", machine.id())]);
+        assert_eq!(machine.wait().expect("ended").signal(), Some(9));
+        drop(stranger.stdin.take());
+        assert!(
+            stranger.wait().expect("ended").code().is_some(),
+            "nobody killed it"
+        );
+        assert!(!ours.exists() && !theirs.exists());
+    }
+}
