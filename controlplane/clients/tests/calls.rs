@@ -1,4 +1,5 @@
 //! Calls against peers that answer well, badly or not at all.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use clients::cloudstack::{
     Client, ClientError, ClientErrorKind, Job, JobOutcome, Keys, ListCapabilities,
