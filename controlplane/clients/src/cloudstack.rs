@@ -1,4 +1,4 @@
-//! CloudStack: signed calls with typed commands and tolerant answers. `docs/interfaces/cloudstack.md` is the manual.
+//! CloudStack: signed calls with typed commands and tolerant answers.
 //!
 //! There is no call by name: a [`Command`] fixes name, parameters and answer, and the commands that touch volumes live in
 //! a crate of their own that only the Volume Daemon may use.
