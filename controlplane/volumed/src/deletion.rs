@@ -1,6 +1,6 @@
 //! When a volume may be deleted. Everything that is not plainly allowed is refused.
 
-use crate::identity::Uuid;
+use model::ids::VolumeId;
 
 /// What a volume is recorded to be for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts<'a> {
     /// The volume.
-    pub volume: &'a Uuid,
+    pub volume: VolumeId,
     /// Its recorded role, when it has a record.
     pub role: Option<Role>,
     /// Whether CloudStack shows it attached to any machine.
@@ -92,7 +92,7 @@ pub fn decide(facts: &Facts<'_>) -> Result<Allowed, Refused> {
         return Err(Refused::Protected);
     }
     match facts.confirmation {
-        Some(named) if named == facts.volume.as_str() => return Ok(Allowed::Confirmed),
+        Some(named) if named == facts.volume.to_string() => return Ok(Allowed::Confirmed),
         // A mistaken operator is not asked again by way of another rule.
         Some(_) => return Err(Refused::OtherVolumeNamed),
         None => {}
@@ -110,13 +110,13 @@ pub fn decide(facts: &Facts<'_>) -> Result<Allowed, Refused> {
 mod tests {
     use super::*;
 
-    fn volume() -> Uuid {
+    fn volume() -> VolumeId {
         "60338035-92fb-4d27-98d4-b60ad4b38b87".parse().unwrap()
     }
 
-    fn facts(volume: &Uuid, role: Option<Role>) -> Facts<'_> {
+    fn facts(role: Option<Role>) -> Facts<'static> {
         Facts {
-            volume,
+            volume: volume(),
             role,
             is_attached: false,
             was_attached: true,
@@ -129,9 +129,9 @@ mod tests {
 
     #[test]
     fn replicas_that_were_attached_stay() {
-        let volume = volume();
+        let named = volume().to_string();
         for role in [Some(Role::Replica), None] {
-            let facts = facts(&volume, role);
+            let facts = facts(role);
             assert_eq!(decide(&facts), Err(Refused::MayHoldData));
             let fresh = Facts {
                 was_attached: false,
@@ -139,7 +139,7 @@ mod tests {
             };
             assert_eq!(decide(&fresh), Ok(Allowed::NeverAttached));
             let confirmed = Facts {
-                confirmation: Some(volume.as_str()),
+                confirmation: Some(&named),
                 ..facts
             };
             assert_eq!(decide(&confirmed), Ok(Allowed::Confirmed));
@@ -154,9 +154,8 @@ mod tests {
 
     #[test]
     fn what_can_be_made_again_goes_when_its_job_is_over() {
-        let volume = volume();
         for role in [Role::Clone, Role::Canary, Role::ShellRoot] {
-            let facts = facts(&volume, Some(role));
+            let facts = facts(Some(role));
             assert_eq!(decide(&facts), Ok(Allowed::Replaceable));
             let running = Facts {
                 is_job_terminal: false,
@@ -168,10 +167,10 @@ mod tests {
 
     #[test]
     fn no_confirmation_deletes_what_is_in_use() {
-        let volume = volume();
+        let named = volume().to_string();
         let confirmed = Facts {
-            confirmation: Some(volume.as_str()),
-            ..facts(&volume, Some(Role::Clone))
+            confirmation: Some(&named),
+            ..facts(Some(Role::Clone))
         };
         for (facts, refused) in [
             (

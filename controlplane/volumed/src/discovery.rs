@@ -199,13 +199,11 @@ fn size_of(device: &Path) -> io::Result<u64> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::identity::Uuid;
     use std::os::unix::fs::symlink;
     use tempfile::TempDir;
 
     pub(crate) fn serial() -> Serial {
-        let volume: Uuid = "60338035-92fb-4d27-98d4-b60ad4b38b87".parse().unwrap();
-        volume.serial()
+        Serial::of("60338035-92fb-4d27-98d4-b60ad4b38b87".parse().unwrap())
     }
 
     pub(crate) struct Machine {

@@ -1,76 +1,21 @@
-//! Ids of volumes and operations, and the two names that follow from them.
+//! The serial of a volume's disk, and the mark of what an operation created.
 
+use model::ids::VolumeId;
 use std::fmt;
-use std::str::FromStr;
 
-/// How many digits of a volume's UUID CloudStack gives the guest as the disk's serial.
-pub const SERIAL_DIGITS: usize = 20;
-
+/// Hexadecimal digits of a UUID.
 const UUID_DIGITS: usize = 32;
-const HYPHENS: [usize; 4] = [8, 13, 18, 23];
-
-/// A text that is no UUID.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a UUID; write 32 hexadecimal digits in groups of 8-4-4-4-12")]
-pub struct NotUuid(String);
-
-/// A UUID of CloudStack's or ours, in lower case.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Uuid(String);
-
-impl Uuid {
-    /// The text with hyphens.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn digits(&self) -> impl Iterator<Item = char> {
-        self.0.chars().filter(|c| *c != '-')
-    }
-
-    /// The serial that a disk of this volume has in any guest: the first 20 digits.
-    pub fn serial(&self) -> Serial {
-        Serial(self.digits().take(SERIAL_DIGITS).collect())
-    }
-
-    /// The exact name that marks what the operation with this id creates, before tags exist.
-    pub fn mark(&self) -> String {
-        let mut mark = String::with_capacity(3 + UUID_DIGITS);
-        mark.push_str("mk-");
-        mark.extend(self.digits());
-        mark
-    }
-}
-
-impl FromStr for Uuid {
-    type Err = NotUuid;
-
-    fn from_str(text: &str) -> Result<Self, NotUuid> {
-        let fits = |(at, c): (usize, char)| {
-            if HYPHENS.contains(&at) {
-                c == '-'
-            } else {
-                c.is_ascii_hexdigit()
-            }
-        };
-        if text.len() == UUID_DIGITS + HYPHENS.len() && text.char_indices().all(fits) {
-            return Ok(Self(text.to_ascii_lowercase()));
-        }
-        Err(NotUuid(text.to_owned()))
-    }
-}
-
-impl fmt::Display for Uuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The serial of a CloudStack volume as a guest's kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Serial(String);
 
 impl Serial {
+    /// The serial that a disk of this volume has in any guest.
+    pub fn of(volume: VolumeId) -> Self {
+        Self(volume.serial())
+    }
+
     /// The 20 digits.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -106,35 +51,23 @@ pub fn is_mark(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::ids::OperationId;
 
-    const VOLUME: &str = "60338035-92fb-4d27-98d4-b60ad4b38b87";
-
-    #[test]
-    fn a_serial_is_the_first_twenty_digits() {
-        let volume: Uuid = VOLUME.parse().unwrap();
-        assert_eq!(volume.serial().as_str(), "6033803592fb4d2798d4");
-        assert_eq!(volume.mark(), "mk-6033803592fb4d2798d4b60ad4b38b87");
-        assert!(is_mark(&volume.mark()));
-        let upper: Uuid = VOLUME.to_uppercase().parse().unwrap();
-        assert_eq!(upper, volume);
+    fn volume() -> VolumeId {
+        "60338035-92fb-4d27-98d4-b60ad4b38b87".parse().unwrap()
     }
 
     #[test]
-    fn what_is_no_uuid_is_refused() {
-        for text in [
-            "",
-            "6033803592fb4d2798d4b60ad4b38b87",
-            "60338035-92fb-4d27-98d4-b60ad4b38b8g",
-            "60338035-92fb-4d27-98d4-b60ad4b38b87 ",
-            "6033803-592fb-4d27-98d4-b60ad4b38b87",
-            "ü0338035-92fb-4d27-98d4-b60ad4b38b8",
-        ] {
-            assert!(text.parse::<Uuid>().is_err(), "{text}");
-        }
+    fn a_serial_is_the_first_twenty_digits_in_lower_case() {
+        assert_eq!(Serial::of(volume()).as_str(), "6033803592fb4d2798d4");
+        let upper = volume().to_string().to_uppercase();
+        assert_eq!(upper.parse(), Ok(volume()));
     }
 
     #[test]
     fn marks_are_exact() {
+        let operation: OperationId = volume().to_string().parse().unwrap();
+        assert!(is_mark(&operation.mark()));
         assert!(!is_mark("mk-6033803592fb4d2798d4b60ad4b38b8"));
         assert!(!is_mark("mk-6033803592FB4D2798D4B60AD4B38B87"));
         assert!(!is_mark("disk mk-6033803592fb4d2798d4b60ad4b38b87"));
@@ -142,7 +75,7 @@ mod tests {
 
     #[test]
     fn whole_disks_and_no_partitions() {
-        let serial = VOLUME.parse::<Uuid>().unwrap().serial();
+        let serial = Serial::of(volume());
         for (link, ours) in [
             ("virtio-6033803592fb4d2798d4", true),
             ("scsi-0QEMU_QEMU_HARDDISK_6033803592fb4d2798d4", true),

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::identity::{Serial, Uuid, is_mark};
+use crate::identity::{Serial, is_mark};
+use model::ids::VolumeId;
 
 /// Where CloudStack or the record says a volume is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     /// Its id.
-    pub volume: Uuid,
+    pub volume: VolumeId,
     /// Its name.
     pub name: String,
     /// Where it is.
@@ -37,7 +38,7 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// Its id.
-    pub volume: Uuid,
+    pub volume: VolumeId,
     /// Where it should be.
     pub place: Place,
     /// Its size.
@@ -141,39 +142,39 @@ pub struct Facts<'a> {
     /// Kernel and data plane, by serial.
     pub seen: &'a BTreeMap<Serial, Seen>,
     /// The appliance's own system volume, which is nobody's replica.
-    pub own_root: Option<&'a Uuid>,
+    pub own_root: Option<VolumeId>,
     /// Whether state folder and database carry the same generation.
     pub generations_agree: bool,
 }
 
 /// The plan, by volume.
-pub fn plan(facts: &Facts<'_>) -> Vec<(Uuid, Action)> {
-    let observed: BTreeMap<&Uuid, &Observed> =
-        facts.observed.iter().map(|o| (&o.volume, o)).collect();
-    let recorded: BTreeSet<&Uuid> = facts.recorded.iter().map(|r| &r.volume).collect();
+pub fn plan(facts: &Facts<'_>) -> Vec<(VolumeId, Action)> {
+    let observed: BTreeMap<VolumeId, &Observed> =
+        facts.observed.iter().map(|o| (o.volume, o)).collect();
+    let recorded: BTreeSet<VolumeId> = facts.recorded.iter().map(|r| r.volume).collect();
     let mut serials: BTreeMap<Serial, u32> = BTreeMap::new();
     for volume in &recorded {
-        *serials.entry(volume.serial()).or_default() += 1;
+        *serials.entry(Serial::of(*volume)).or_default() += 1;
     }
     let mut plan = Vec::new();
     for record in facts.recorded.iter().filter(|record| !record.is_busy) {
-        let serial = record.volume.serial();
+        let serial = Serial::of(record.volume);
         let seen = facts.seen.get(&serial).copied().unwrap_or_default();
         let actions = if serials.get(&serial).is_some_and(|count| *count > 1) {
             vec![Action::Report(Problem::SharedSerial)]
         } else {
             known(record, observed.get(&record.volume).copied(), seen)
         };
-        plan.extend(actions.into_iter().map(|a| (record.volume.clone(), a)));
+        plan.extend(actions.into_iter().map(|a| (record.volume, a)));
     }
     for volume in observed.values() {
-        if recorded.contains(&volume.volume) || facts.own_root == Some(&volume.volume) {
+        if recorded.contains(&volume.volume) || facts.own_root == Some(volume.volume) {
             continue;
         }
         if is_mark(&volume.name) {
-            plan.push((volume.volume.clone(), Action::Adopt));
+            plan.push((volume.volume, Action::Adopt));
         } else if matches!(volume.place, Place::Here { .. }) {
-            plan.push((volume.volume.clone(), Action::Report(Problem::Foreign)));
+            plan.push((volume.volume, Action::Report(Problem::Foreign)));
         }
     }
     if !facts.generations_agree {
@@ -183,7 +184,7 @@ pub fn plan(facts: &Facts<'_>) -> Vec<(Uuid, Action)> {
             }
         }
     }
-    plan.sort_by(|a, b| a.0.cmp(&b.0));
+    plan.sort_by_key(|(volume, _)| *volume);
     plan
 }
 

@@ -1,8 +1,9 @@
 use super::*;
+use model::ids::OperationId;
 
 const HERE: Place = Place::Here { device_id: 4 };
 
-fn volume(last: u8) -> Uuid {
+fn volume(last: u8) -> VolumeId {
     format!("60338035-92fb-4d27-98d{}-b60ad4b38b87", last % 10)
         .parse()
         .unwrap()
@@ -41,12 +42,12 @@ fn plan_of(
     seen: Seen,
     generations_agree: bool,
 ) -> Vec<Action> {
-    let seen = BTreeMap::from([(volume(1).serial(), seen)]);
+    let seen = BTreeMap::from([(Serial::of(volume(1)), seen)]);
     let facts = Facts {
         observed,
         recorded,
         seen: &seen,
-        own_root: Some(&volume(9)),
+        own_root: Some(volume(9)),
         generations_agree,
     };
     plan(&facts).into_iter().map(|(_, action)| action).collect()
@@ -165,7 +166,7 @@ fn a_volume_with_an_active_operation_is_left_alone() {
 #[test]
 fn what_bears_our_mark_is_adopted_and_what_does_not_is_told() {
     let marked = Observed {
-        name: volume(7).mark(),
+        name: OperationId(volume(7).0).mark(),
         ..cloud(Place::Free, 1)
     };
     let foreign = cloud(HERE, 1);
