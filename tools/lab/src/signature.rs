@@ -2,6 +2,7 @@
 
 use crate::refusal::Refusal;
 use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::fmt::Write as _;
 
 /// Contract 1: `expires` at most 15 minutes ahead once enforcement is on.
@@ -48,27 +49,7 @@ fn signed_text(pairs: &[(String, String)]) -> String {
 /// The signature that `pairs` must carry.
 pub(crate) fn expected(secret: &str, pairs: &[(String, String)]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
-    base64(hmac::sign(&key, signed_text(pairs).as_bytes()).as_ref())
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk
-            .iter()
-            .fold(0u32, |sum, byte| sum << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let letter = LETTERS[(word >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= chunk.len() {
-                char::from(letter)
-            } else {
-                '='
-            });
-        }
-    }
-    text
+    STANDARD.encode(hmac::sign(&key, signed_text(pairs).as_bytes()))
 }
 
 /// Answers 401 unless the call is signed by `keys` and not expired at `now_ms`. With `enforced`, version 3 and an expiry

@@ -1,30 +1,29 @@
 //! Signatures as the server computes them: names sorted as sent, values percent-encoded, the text lower-cased, HMAC-SHA1.
 
 use aws_lc_rs::hmac;
-use std::fmt::Write;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
+
+/// What is written as `%XX`.
+const CODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'*')
+    .remove(b'_');
 
 /// `value` as the server's signing code encodes it: only `A-Z a-z 0-9 . - * _` stay (so `~` does not), a space is `%20`.
 #[must_use]
 pub fn encode(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b".-*_".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
+    utf8_percent_encode(value, CODED).to_string()
 }
 
 /// The signature over `pairs` (all parameters but `signature` itself), in Base64 and not yet percent-encoded.
 #[must_use]
 pub fn signature(secret: &str, pairs: &[(String, String)]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
-    base64(hmac::sign(&key, signed_text(pairs).as_bytes()).as_ref())
+    STANDARD.encode(hmac::sign(&key, signed_text(pairs).as_bytes()))
 }
 
 fn signed_text(pairs: &[(String, String)]) -> String {
@@ -50,23 +49,6 @@ pub fn expires(now: SystemTime, within: Duration) -> String {
         at.minute(),
         at.second()
     )
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let at = |place: usize| usize::from(group.get(place).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            text.push(if digit <= group.len() {
-                char::from(DIGITS[bits >> (18 - 6 * digit) & 0x3f])
-            } else {
-                '='
-            });
-        }
-    }
-    text
 }
 
 #[cfg(test)]
