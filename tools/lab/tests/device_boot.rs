@@ -1,12 +1,14 @@
 //! A machine that really boots its root volume, writes to it, and gives it back. Needs root and QEMU.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
-use lab::{Backing, Bus, CloudStack, Options};
+mod stage;
+
+use lab::{Bus, CloudStack};
+use stage::{able, lab, run, text};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 const GREETING: &str = "the lab's disk boots\n";
 
@@ -38,20 +40,11 @@ fn boot_sector() -> [u8; 512] {
     sector
 }
 
-fn run(lab: &CloudStack, pairs: &[(&str, &str)]) -> serde_json::Value {
-    let (status, answer) = lab.control().call(pairs);
-    assert_eq!(status, 200, "{answer}");
-    let job = answer.as_object().unwrap().values().next().unwrap()["jobid"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert!(lab.control().advance(Duration::from_secs(20)));
-    let (_, answer) = lab
-        .control()
-        .call(&[("command", "queryAsyncJobResult"), ("jobid", &job)]);
-    let result = answer["queryasyncjobresultresponse"].clone();
-    assert_eq!(result["jobstatus"], 1, "{result}");
-    result["jobresult"].clone()
+/// The result of a command that must succeed.
+fn done(lab: &CloudStack, pairs: &[(&str, &str)]) -> serde_json::Value {
+    let job = run(lab, pairs);
+    assert_eq!(job["jobstatus"], 1, "{job}");
+    job["jobresult"].clone()
 }
 
 /// Waits until the console has said `line`; the tail that is asked ends by itself after a minute.
@@ -75,12 +68,9 @@ fn console_says(console: &Path, line: &str) -> bool {
 }
 
 /// Whether this machine can boot another on devices; says so if not.
-fn able() -> bool {
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
-        eprintln!("SKIP: needs root");
-        return false;
-    }
-    if Command::new("qemu-system-x86_64")
+fn bootable() -> bool {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    if qemu
         .arg("--version")
         .stdout(Stdio::null())
         .status()
@@ -89,25 +79,15 @@ fn able() -> bool {
         eprintln!("SKIP: missing tool qemu-system-x86_64");
         return false;
     }
-    for device in ["/dev/fuse", "/dev/loop-control"] {
-        if !Path::new(device).exists() {
-            eprintln!("SKIP: kernel has no {device}");
-            return false;
-        }
-    }
-    true
+    able()
 }
 
 #[test]
 fn a_machine_boots_its_root_volume_and_what_it_wrote_is_on_it() {
-    if !able() {
+    if !bootable() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let mut options = Options::new(folder.path());
-    options.backing = Backing::Devices;
-    options.manual_clock = true;
-    let lab = CloudStack::start(&options).unwrap();
+    let (folder, lab) = lab();
     let (offering, template, network) = lab.machine_needs();
     let zone = lab.zone();
     let deploy = [
@@ -119,23 +99,17 @@ fn a_machine_boots_its_root_volume_and_what_it_wrote_is_on_it() {
         ("networkids", &network),
         ("startvm", "false"),
     ];
-    let guest = run(&lab, &deploy)["virtualmachine"]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let guest = text(&done(&lab, &deploy), "/virtualmachine/id");
     let (_, list) = lab
         .control()
         .call(&[("command", "listVolumes"), ("virtualmachineid", &guest)]);
-    let root = list["listvolumesresponse"]["volume"][0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let root = text(&list, "/listvolumesresponse/volume/0/id");
     let image = folder.path().join("image");
     std::fs::write(&image, boot_sector()).unwrap();
     lab.control().load(&root, &image).unwrap();
 
     assert_eq!(
-        run(&lab, &[("command", "startVirtualMachine"), ("id", &guest)])["virtualmachine"]["state"],
+        done(&lab, &[("command", "startVirtualMachine"), ("id", &guest)])["virtualmachine"]["state"],
         "Running"
     );
     let machines = folder.path().join("machines");
@@ -146,11 +120,11 @@ fn a_machine_boots_its_root_volume_and_what_it_wrote_is_on_it() {
     );
 
     assert_eq!(
-        run(&lab, &[("command", "stopVirtualMachine"), ("id", &guest)])["virtualmachine"]["state"],
+        done(&lab, &[("command", "stopVirtualMachine"), ("id", &guest)])["virtualmachine"]["state"],
         "Stopped"
     );
-    run(&lab, &[("command", "detachVolume"), ("id", &root)]);
-    run(
+    done(&lab, &[("command", "detachVolume"), ("id", &root)]);
+    done(
         &lab,
         &[
             ("command", "attachVolume"),

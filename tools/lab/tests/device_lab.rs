@@ -1,35 +1,16 @@
 //! Disks as block devices: FUSE, loop devices, power cuts, what a killed lab leaves. Needs root.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
-use lab::{Backing, Bus, CloudStack, Options};
+mod stage;
+
+use lab::{Bus, CloudStack};
+use stage::{able, lab, run, text};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Whether this machine can have devices; says so if not.
-fn able() -> bool {
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
-        eprintln!("SKIP: needs root");
-        return false;
-    }
-    for device in ["/dev/fuse", "/dev/loop-control"] {
-        if !Path::new(device).exists() {
-            eprintln!("SKIP: kernel has no {device}");
-            return false;
-        }
-    }
-    true
-}
-
-fn options(folder: &Path) -> Options {
-    let mut options = Options::new(folder);
-    options.backing = Backing::Devices;
-    options.manual_clock = true;
-    options
-}
 
 fn volume(lab: &CloudStack) -> String {
     let (zone, offering) = (lab.zone(), lab.disk_offering());
@@ -41,25 +22,7 @@ fn volume(lab: &CloudStack) -> String {
         ("size", "1"),
     ];
     let (_, answer) = lab.control().call(&create);
-    answer["createvolumeresponse"]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned()
-}
-
-/// Submits, lets twenty seconds pass, and answers the job.
-fn run(lab: &CloudStack, pairs: &[(&str, &str)]) -> serde_json::Value {
-    let (status, answer) = lab.control().call(pairs);
-    assert_eq!(status, 200, "{answer}");
-    let job = answer.as_object().unwrap().values().next().unwrap()["jobid"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert!(lab.control().advance(Duration::from_secs(20)));
-    let (_, answer) = lab
-        .control()
-        .call(&[("command", "queryAsyncJobResult"), ("jobid", &job)]);
-    answer["queryasyncjobresultresponse"].clone()
+    text(&answer, "/createvolumeresponse/id")
 }
 
 fn attach(lab: &CloudStack, id: &str) -> PathBuf {
@@ -94,8 +57,7 @@ fn a_device_holds_what_is_written_and_is_busy_while_it_is_held() {
     if !able() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let lab = CloudStack::start(&options(folder.path())).unwrap();
+    let (_folder, lab) = lab();
     let id = volume(&lab);
     let device = attach(&lab, &id);
     assert!(
@@ -135,8 +97,7 @@ fn a_power_cut_loses_what_was_not_flushed_and_nothing_else() {
     if !able() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let lab = CloudStack::start(&options(folder.path())).unwrap();
+    let (folder, lab) = lab();
     let id = volume(&lab);
     let device = attach(&lab, &id);
     // Past the page cache above the device, as the data plane writes.
@@ -179,8 +140,7 @@ fn snapshots_clones_and_sizes_reach_the_device() {
     if !able() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let lab = CloudStack::start(&options(folder.path())).unwrap();
+    let (_folder, lab) = lab();
     let id = volume(&lab);
     let device = attach(&lab, &id);
     open(&device).write_all_at(&[3; 4096], 0).unwrap();
@@ -190,10 +150,7 @@ fn snapshots_clones_and_sizes_reach_the_device() {
         .status()
         .unwrap();
     let job = run(&lab, &[("command", "createSnapshot"), ("volumeid", &id)]);
-    let snapshot = job["jobresult"]["snapshot"]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let snapshot = text(&job, "/jobresult/snapshot/id");
     let file = open(&device);
     file.write_all_at(&[4; 4096], 0).unwrap();
     drop(file);
@@ -205,10 +162,7 @@ fn snapshots_clones_and_sizes_reach_the_device() {
             ("snapshotid", &snapshot),
         ],
     );
-    let clone = job["jobresult"]["volume"]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let clone = text(&job, "/jobresult/volume/id");
     let file = open(&attach(&lab, &clone));
     assert_eq!(read(&file, 0, 4096), [3; 4096]);
     let tail = read(&file, (1 << 30) - 4096, 4096);
@@ -241,8 +195,7 @@ fn zeroed_and_discarded_blocks_are_zero() {
     if !able() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let lab = CloudStack::start(&options(folder.path())).unwrap();
+    let (_folder, lab) = lab();
     let device = attach(&lab, &volume(&lab));
     for (arguments, block) in [
         (vec!["-z", "-o", "8192", "-l", "4096"], 2),
@@ -279,8 +232,7 @@ fn a_lab_that_ends_or_is_killed_leaves_nothing_that_clean_does_not_find() {
     if !able() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let lab = CloudStack::start(&options(folder.path())).unwrap();
+    let (folder, lab) = lab();
     attach(&lab, &volume(&lab));
     assert!(left(folder.path()));
     drop(lab);
@@ -318,7 +270,7 @@ fn a_lab_that_ends_or_is_killed_leaves_nothing_that_clean_does_not_find() {
     let start = Instant::now();
     while !device.exists() {
         assert!(start.elapsed() < Duration::from_secs(20), "no device");
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     child.kill().unwrap();
     child.wait().unwrap();
