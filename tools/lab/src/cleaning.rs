@@ -81,16 +81,22 @@ fn end_machine(path: &Path) -> io::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command, Stdio};
 
-    /// A process that waits for its input to end, with `word` among its arguments.
+    /// A process that waits for its input to end, with `word` among its arguments. It has said that it runs: until
+    /// then the kernel may show no arguments.
     fn waiting(word: &str) -> Child {
         let mut command = Command::new("sh");
         command
-            .args(["-c", "read line", word])
-            .stdin(Stdio::piped());
-        command.spawn().expect("a shell")
+            .args(["-c", "echo; read line", word])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().expect("a shell");
+        let out = child.stdout.as_mut().expect("piped");
+        out.read_exact(&mut [0]).expect("it runs");
+        child
     }
 
     #[test]
